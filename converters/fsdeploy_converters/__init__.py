@@ -1,0 +1,1 @@
+"""Legacy formats to a model folder, one file per format."""

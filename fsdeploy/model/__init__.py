@@ -1,0 +1,1 @@
+"""What every swap model is: base class, registry, state, reading and writing, inference."""

@@ -1,0 +1,1 @@
+"""Blocks, initialisers and normalisations that architectures are built from."""

@@ -1,0 +1,1 @@
+"""The training package: data, losses, optimizer, loop, previews."""

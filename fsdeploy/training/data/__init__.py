@@ -1,0 +1,1 @@
+"""From a folder of face PNGs to the tensors that a trainer gets."""

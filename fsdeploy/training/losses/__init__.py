@@ -1,0 +1,1 @@
+"""The loss functions, one family per file."""

@@ -1,0 +1,1 @@
+"""Models, trainers and convert plugins that ship with fsdeploy."""

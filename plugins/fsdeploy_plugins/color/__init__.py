@@ -1,0 +1,1 @@
+"""Colour corrections applied to a swapped patch."""

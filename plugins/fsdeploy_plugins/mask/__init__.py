@@ -1,0 +1,1 @@
+"""Where the alpha of a swapped patch comes from."""

@@ -1,0 +1,1 @@
+"""Trainers: how a batch becomes an optimizer step."""

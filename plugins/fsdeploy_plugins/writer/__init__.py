@@ -1,0 +1,1 @@
+"""How converted frames are written."""

@@ -1,0 +1,37 @@
+"""What every test may use: the real faces and legacy files, where this machine has them."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+# Two tests run side by side on two cores: one thread each. Before numpy, torch and OpenCV are imported.
+for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ.setdefault(_name, "1")
+
+import pytest
+
+
+def shared_folder() -> Path | None:
+    """The folder that holds `data/` and `fixtures/`: FSDEPLOY_TEST_DATA, else `../shared` beside the checkout."""
+    named = os.environ.get("FSDEPLOY_TEST_DATA")
+    candidates = [Path(named)] if named else [Path(__file__).resolve().parents[2] / "shared"]
+    return next((folder for folder in candidates if (folder / "data").is_dir()), None)
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """Folder with `faces/A`, `faces/B`, `clip_A.mp4`, ... of two real people."""
+    folder = shared_folder()
+    if folder is None:
+        pytest.skip("no real faces here: set FSDEPLOY_TEST_DATA to the folder that holds data/ and fixtures/")
+    return folder / "data"
+
+
+@pytest.fixture(scope="session")
+def legacy_models() -> Path:
+    """Folder with `migrate/` and `hostile/`: model files of earlier programs."""
+    folder = shared_folder()
+    if folder is None or not (folder / "fixtures").is_dir():
+        pytest.skip("no legacy models here: set FSDEPLOY_TEST_DATA to the folder that holds data/ and fixtures/")
+    return folder / "fixtures"
