@@ -1,4 +1,4 @@
-"""The one place that writes files: beside, fsync, rename; so a reader sees the old file or the new one, never a half."""
+"""The one place that writes files: beside, fsync, rename; a reader sees the old file or the new one, never a half."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def atomic_path(path: Path, *, overwrite: bool = True) -> Iterator[Path]:
         yield temporary
         with temporary.open("rb") as stream:
             os.fsync(stream.fileno())
-        os.replace(temporary, path)
+        temporary.replace(path)
         sync_folder(path.parent)
     except OSError as error:
         raise InputError(

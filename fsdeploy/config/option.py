@@ -1,6 +1,6 @@
 """One typed option: default, range or choices, help, and whether it is fixed once a model exists.
 
-A section is a frozen dataclass whose fields are made with `option`. The same declaration feeds the command line, the TOML
+A section is a frozen dataclass whose fields are made with `option`. One declaration feeds the command line, the TOML
 file, the documentation and the state JSON, so the four cannot disagree.
 """
 
