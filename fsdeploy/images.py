@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -15,7 +16,7 @@ IMAGE_EXTENSIONS = frozenset({".bmp", ".exr", ".jpeg", ".jpg", ".png", ".tif", "
 VIDEO_EXTENSIONS = frozenset({".avi", ".flv", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm", ".wmv", ".ts", ".vob"})
 
 
-def to_bgr8(image: NDArray[np.generic]) -> NDArray[np.uint8]:
+def to_bgr8(image: NDArray[Any]) -> NDArray[np.uint8]:
     """Bring a decoded image to (H, W, 3) uint8 BGR: grey is replicated, alpha dropped, 16 bit and float scaled."""
     if image.dtype == np.uint16:
         image = (image / 65535.0 * 255.0).astype(np.uint8)
