@@ -1,0 +1,137 @@
+"""Cut a face out of a frame and put it back: the two warps that every user of an exported model needs.
+
+A patch is a square picture of S x S pixels; its `matrix` (2, 3) maps frame pixels to patch pixels, pixel centres at
+integers in both. Only the face's own region of the frame is ever touched or converted to float.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+Pixels = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Pasted:
+    """Where a patch landed in its frame."""
+
+    x: int
+    y: int
+    """Top-left pixel of the region in the frame."""
+    alpha: NDArray[np.float32]
+    """(h, w) opacity of the patch in that region, 0..1."""
+
+
+def scale_of(matrix: NDArray[np.float64]) -> float:
+    """Patch pixels per frame pixel of a similarity (2, 3)."""
+    return float(np.sqrt(abs(np.linalg.det(matrix[:, :2]))))
+
+
+def resized_matrix(matrix: NDArray[np.float64], old: float, new: float) -> NDArray[np.float64]:
+    """The matrix of the same patch resized from edge `old` to edge `new`, pixel centres at integers."""
+    k = new / old
+    out = matrix * k
+    out[:, 2] += (k - 1.0) / 2.0
+    return out
+
+
+def crop_patch(frame: Pixels, matrix: NDArray[np.float64], size: int) -> Pixels:
+    """Cut a patch of `size` pixels out of a frame (H, W) or (H, W, C); same type, zeros outside the frame.
+
+    A face that is shrunk to less than half is averaged first: OpenCV's warp takes single samples and would alias.
+    """
+    matrix = np.asarray(matrix, np.float64)
+    scale = scale_of(matrix)
+    if scale < 0.5:
+        frame, matrix = _shrunk_region(frame, matrix, size, 1 << int(np.floor(np.log2(1.0 / scale))))
+    flags = cv2.INTER_CUBIC if scale >= 1.0 else cv2.INTER_LINEAR
+    return cv2.warpAffine(frame, matrix, (size, size), flags=flags, borderMode=cv2.BORDER_CONSTANT, borderValue=0)
+
+
+def _shrunk_region(
+    frame: Pixels, matrix: NDArray[np.float64], size: int, factor: int
+) -> tuple[Pixels, NDArray[np.float64]]:
+    """The part of the frame that the patch sees, averaged by a whole factor, and the matrix that fits it."""
+    height, width = frame.shape[:2]
+    corners = _to_frame(matrix, np.array([[0, 0], [size, 0], [size, size], [0, size]], np.float64))
+    low = np.floor(corners.min(axis=0)).astype(int) - 2 * factor
+    high = np.ceil(corners.max(axis=0)).astype(int) + 2 * factor
+    x0, y0 = np.clip(low, 0, (width - 1, height - 1))
+    x1, y1 = np.clip(high, (x0 + 1, y0 + 1), (width, height))
+    region = frame[y0:y1, x0:x1]
+    pad_y, pad_x = -region.shape[0] % factor, -region.shape[1] % factor
+    region = cv2.copyMakeBorder(region, 0, pad_y, 0, pad_x, cv2.BORDER_CONSTANT, value=0)
+    small = cv2.resize(region, (region.shape[1] // factor, region.shape[0] // factor), interpolation=cv2.INTER_AREA)
+    fitted = matrix.copy()
+    fitted[:, :2] *= factor
+    fitted[:, 2] += matrix[:, :2] @ (np.array([x0, y0]) + (factor - 1) / 2.0)
+    return small, fitted
+
+
+def paste_patch(frame: Pixels, patch: Pixels, alpha: NDArray[np.float32], matrix: NDArray[np.float64]) -> Pasted | None:
+    """Blend a patch into `frame` in place, once, in the face's region only.
+
+    The patch is premultiplied before the warp and its opacity clamped after it, so it ends without a dark fringe.
+
+    Args:
+        frame: (H, W, 3) uint8 or uint16, changed in place.
+        patch: (S, S, 3) float32, 0..1, same channel order as the frame.
+        alpha: (S, S) float32, 0..1.
+        matrix: (2, 3) frame pixels to patch pixels.
+
+    Returns:
+        Where it landed, or None when nothing of it is visible.
+    """
+    warped = _warp_visible(frame.shape[0], frame.shape[1], patch, alpha, np.asarray(matrix, np.float64))
+    if warped is None:
+        return None
+    x, y, colour, opacity = warped
+    top = float(np.iinfo(frame.dtype).max)
+    region = frame[y : y + opacity.shape[0], x : x + opacity.shape[1]]
+    blended = region * (1.0 - opacity[..., None])
+    blended += colour * top
+    np.rint(blended, out=blended)
+    region[...] = np.clip(blended, 0.0, top, out=blended)
+    return Pasted(x, y, opacity)
+
+
+def _warp_visible(
+    height: int, width: int, patch: Pixels, alpha: NDArray[np.float32], matrix: NDArray[np.float64]
+) -> tuple[int, int, NDArray[np.float32], NDArray[np.float32]] | None:
+    """Warp the opaque part of a patch into the frame: x, y, premultiplied colour (h, w, 3), opacity (h, w)."""
+    rows, columns = np.flatnonzero(alpha.any(axis=1)), np.flatnonzero(alpha.any(axis=0))
+    if not rows.size:
+        return None
+    left, top, right, bottom = columns[0] - 1.5, rows[0] - 1.5, columns[-1] + 1.5, rows[-1] + 1.5
+    corners = _to_frame(matrix, np.array([[left, top], [right, top], [right, bottom], [left, bottom]]))
+    x0, y0 = np.clip(np.floor(corners.min(axis=0)).astype(int), 0, (width, height))
+    x1, y1 = np.clip(np.ceil(corners.max(axis=0)).astype(int) + 1, 0, (width, height))
+    if x1 <= x0 or y1 <= y0:
+        return None
+    size = patch.shape[0]
+    premultiplied = np.empty((size, size, 4), np.float32)
+    premultiplied[..., 3] = alpha
+    np.multiply(patch, alpha[..., None], out=premultiplied[..., :3])
+    scale = scale_of(matrix)
+    if scale > 1.25:
+        small = max(1, round(size / scale))
+        premultiplied = np.asarray(cv2.resize(premultiplied, (small, small), interpolation=cv2.INTER_AREA), np.float32)
+        matrix = resized_matrix(matrix, size, small)
+    shifted = matrix.copy()
+    shifted[:, 2] += matrix[:, :2] @ np.array([x0, y0], np.float64)
+    flags = cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP
+    region = (int(x1 - x0), int(y1 - y0))
+    warped = cv2.warpAffine(premultiplied, shifted, region, flags=flags, borderMode=cv2.BORDER_CONSTANT, borderValue=0)
+    opacity = np.asarray(np.clip(warped[..., 3], 0.0, 1.0), np.float32)
+    colour = np.asarray(np.clip(warped[..., :3], 0.0, opacity[..., None]), np.float32)
+    return int(x0), int(y0), colour, opacity
+
+
+def _to_frame(matrix: NDArray[np.float64], points: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Patch points (n, 2) to frame points."""
+    return (points - matrix[:, 2]) @ np.linalg.inv(matrix[:, :2]).T
