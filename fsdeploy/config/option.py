@@ -72,7 +72,7 @@ def check_value(name: str, kind: type, spec: OptionSpec, value: Any) -> Any:
     if not isinstance(value, kind) or (kind is not bool and isinstance(value, bool)):
         raise ConfigError(f"option '{name}' must be of type {kind.__name__}, got {value!r}")
     if spec.choices is not None and value not in spec.choices:
-        raise ConfigError(f"option '{name}' cannot be {value!r}{_nearest(str(value), map(str, spec.choices))}")
+        raise ConfigError(f"option '{name}' cannot be {value!r}{nearest(str(value), map(str, spec.choices))}")
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         _check_range(name, spec, value)
     return value
@@ -83,7 +83,7 @@ def _check_names(name: str, spec: OptionSpec, value: Any) -> tuple[str, ...]:
         raise ConfigError(f"option '{name}' must be a list of names, got {value!r}")
     for entry in value:
         if spec.choices is not None and entry not in spec.choices:
-            raise ConfigError(f"option '{name}' cannot hold {entry!r}{_nearest(entry, map(str, spec.choices))}")
+            raise ConfigError(f"option '{name}' cannot hold {entry!r}{nearest(entry, map(str, spec.choices))}")
     return tuple(value)
 
 
@@ -100,7 +100,8 @@ def _check_range(name: str, spec: OptionSpec, value: float) -> None:
             raise ConfigError(f"option '{name}' goes in steps of {spec.step}, got {value}: the nearest is {near}")
 
 
-def _nearest(value: str, choices: typing.Iterable[str]) -> str:
+def nearest(value: str, choices: typing.Iterable[str]) -> str:
+    """The end of an error message: the choice that `value` was probably meant to be, else all choices."""
     names = list(choices)
     near = difflib.get_close_matches(value, names, n=1, cutoff=0.4)
     return f": did you mean {near[0]!r}?" if near else f": choose from {', '.join(names)}"
@@ -115,7 +116,7 @@ def from_mapping(section: type[Section], values: Mapping[str, Any]) -> Section:
     known = specs(section)
     for name in values:
         if name not in known:
-            raise ConfigError(f"unknown option '{name}'{_nearest(name, known)}")
+            raise ConfigError(f"unknown option '{name}'{nearest(name, known)}")
     checked = {name: check_value(name, known[name][0], known[name][2], value) for name, value in values.items()}
     return section(**checked)
 
