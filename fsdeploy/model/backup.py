@@ -1,0 +1,158 @@
+"""The backup set, snapshots, and going back to one of them."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fsdeploy.errors import CorruptModelError, InputError
+from fsdeploy.model.saved_set import BACKUP, OURS, FileSet, SavedSet, copier, snapshot_sets
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class RestorePoint:
+    """A set that a model can go back to."""
+
+    kind: str
+    """"backup" or "snapshot"."""
+    iterations: int
+    saved: float
+    """Unix seconds."""
+    has_optimizer: bool
+    problem: str
+    """Why the set cannot be used; empty when it can."""
+
+
+class Backup:
+    """Backups of one model.
+
+    Args:
+        model_dir: Folder of the model.
+        model_name: Plugin name.
+    """
+
+    def __init__(self, model_dir: str | Path, model_name: str) -> None:
+        self._folder = Path(model_dir)
+        self._name = model_name
+        self._current = FileSet(self._folder, model_name)
+        self._backup = FileSet(self._folder, model_name, BACKUP)
+
+    @property
+    def _logs(self) -> str:
+        return f"{self._name}_logs"
+
+    def backup_set(self, state: dict[str, Any], with_optimizer: bool) -> None:
+        """Copy the set that was just committed to "*.bk"; a copy, so that no damage can hit both.
+
+        Raises:
+            InputError: the disk is full or the folder cannot be written.
+        """
+        self._backup.commit(
+            state, copier(self._current.weights), copier(self._current.optimizer) if with_optimizer else None
+        )
+
+    def write_snapshot(self, iterations: int, commit: Callable[[FileSet], object]) -> Path:
+        """Write a snapshot folder: `commit` writes the set into it, the logs so far are copied.
+
+        The folder appears under its name only when it is complete.
+
+        Raises:
+            InputError: the disk is full or the folder cannot be written.
+        """
+        target = self._folder / f"{self._name}_snapshot_{iterations}"
+        beside = self._folder / f".{target.name}.tmp"
+        shutil.rmtree(beside, ignore_errors=True)
+        try:
+            commit(FileSet(beside, self._name))
+            if (self._folder / self._logs).is_dir():
+                shutil.copytree(self._folder / self._logs, beside / self._logs)
+            if target.exists():
+                shutil.rmtree(target)
+            beside.rename(target)
+        except OSError as error:
+            raise InputError(f"cannot write {target}: {error.strerror}: check permissions and free space") from error
+        finally:
+            shutil.rmtree(beside, ignore_errors=True)
+        return target
+
+    def restore_points(self) -> list[RestorePoint]:
+        """What the model can go back to: the backup, then the snapshots, newest first."""
+        sets = [("backup", self._backup)] if self._backup.exists else []
+        sets += [("snapshot", found) for found in snapshot_sets(self._folder, self._name)]
+        return [_restore_point(kind, found) for kind, found in sets]
+
+    def restore(self, snapshot: int | None = None) -> Path:
+        """Make the backup, or the snapshot of that iteration, the current set.
+
+        The present set is first moved, with the logs of sessions that the restored state does not know, to
+        `<name>_archived_<date>_<time>/`.
+
+        Returns:
+            The archive folder.
+
+        Raises:
+            InputError: there is no such backup or snapshot.
+            CorruptModelError: it is damaged.
+        """
+        source = self._source(snapshot)
+        found = source.find()
+        archive = self._archive()
+        state = found.state
+        self._current.commit(
+            {**state, OURS: {key: value for key, value in state[OURS].items() if key not in ("files", "digest")}},
+            copier(found.weights),
+            None if found.optimizer is None else copier(found.optimizer),
+        )
+        self._archive_newer_logs(found, archive)
+        return archive
+
+    def _source(self, snapshot: int | None) -> FileSet:
+        if snapshot is None:
+            if not self._backup.exists:
+                raise InputError(f"{self._folder} has no backup of '{self._name}': see 'fsdeploy restore --list'")
+            return self._backup
+        source = FileSet(self._folder / f"{self._name}_snapshot_{snapshot}", self._name)
+        if not source.exists:
+            raise InputError(f"{self._folder} has no snapshot of iteration {snapshot}: see 'fsdeploy restore --list'")
+        return source
+
+    def _archive(self) -> Path:
+        archive = self._folder / time.strftime(f"{self._name}_archived_%Y%m%d_%H%M%S")
+        try:
+            archive.mkdir()
+            # Copies: until the restored set is committed, the present one stays where it is.
+            for path in (self._current.weights, self._current.optimizer, self._current.state):
+                if path.exists():
+                    shutil.copy2(path, archive / path.name)
+        except OSError as error:
+            raise InputError(f"cannot write {archive}: {error.strerror}: check permissions and free space") from error
+        return archive
+
+    def _archive_newer_logs(self, restored: SavedSet, archive: Path) -> None:
+        known = {f"session_{number}" for number in restored.state["sessions"]}
+        logs = self._folder / self._logs
+        for session in sorted(logs.glob("session_*")) if logs.is_dir() else ():
+            if session.name not in known:
+                (archive / self._logs).mkdir(exist_ok=True)
+                session.rename(archive / self._logs / session.name)
+
+
+def _restore_point(kind: str, source: FileSet) -> RestorePoint:
+    try:
+        found = source.find()
+    except CorruptModelError as error:
+        return RestorePoint(kind, _iterations_of(source), 0.0, False, str(error))
+    ours = found.state[OURS]
+    return RestorePoint(kind, int(found.state["iterations"]), float(ours["saved"]), found.optimizer is not None, "")
+
+
+def _iterations_of(source: FileSet) -> int:
+    last = source.folder.name.rpartition("_")[2]
+    return int(last) if last.isdigit() else 0

@@ -1,0 +1,280 @@
+"""Reading and writing a model folder on behalf of a model."""
+
+from __future__ import annotations
+
+import logging
+import math
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+import torch
+from torch import Tensor
+
+from fsdeploy.errors import CorruptModelError, InputError
+from fsdeploy.model.backup import Backup
+from fsdeploy.model.lock import FolderLock
+from fsdeploy.model.network import SwapNetwork
+from fsdeploy.model.saved_set import BACKUP, FileSet, SavedSet, copier, find_saved_set, model_names_in
+from fsdeploy.model.tensor_file import read_metadata, read_tensors, to_host, write_tensors
+from fsdeploy.model.weights import Weights, get_all_sub_models, load_strictly
+
+if TYPE_CHECKING:
+    from fsdeploy.model.base import ModelBase
+
+logger = logging.getLogger(__name__)
+
+SaveOptimizer = Literal["never", "always", "exit"]
+
+
+class SavableOptimizer(Protocol):
+    """What `IO` asks of an optimizer."""
+
+    def state_tensors(self) -> tuple[Mapping[str, Tensor], Mapping[str, Any]]:
+        """Tensors named "<parameter name>/<state key>", and JSON values (hyper-parameters, scaler, counters)."""
+
+
+class IO:
+    """Saving and loading of one model.
+
+    Args:
+        plugin: The model.
+        model_dir: Its folder; None for a model that lives in memory only.
+        is_predict: True: nothing is written and no lock is taken.
+        save_optimizer: "never", "always", or "exit" (only with the save at the end of a run).
+
+    Raises:
+        InputError: another training uses the folder, or it holds a model of another plugin.
+    """
+
+    def __init__(
+        self, plugin: ModelBase, model_dir: Path | None, is_predict: bool, save_optimizer: SaveOptimizer = "exit"
+    ) -> None:
+        self._plugin = plugin
+        self._model_dir = model_dir
+        self._is_predict = is_predict
+        self.save_optimizer = save_optimizer
+        self.saved: SavedSet | None = None
+        """The set that this model was opened from."""
+        self._history: list[float] = []
+        self._lock: FolderLock | None = None
+        self._writer: threading.Thread | None = None
+        self._failure: BaseException | None = None
+        if model_dir is not None:
+            self._files = FileSet(model_dir, plugin.name)
+            self._check_folder(model_dir)
+            if self.is_writer:
+                self._lock = FolderLock(model_dir, plugin.name)
+                self._lock.acquire()
+
+    def _check_folder(self, folder: Path) -> None:
+        if folder.exists() and not folder.is_dir():
+            raise InputError(f"{folder} is a file: name the folder of a model")
+        others = self.multiple_models_in_folder
+        if others and not self.model_exists:
+            raise InputError(
+                f"{folder} holds a model of the plugin {' and '.join(repr(name) for name in others)}, "
+                f"not of '{self._plugin.name}': choose that plugin or another folder"
+            )
+
+    @property
+    def is_writer(self) -> bool:
+        """True in the one process that writes: training, and rank 0 where several train together."""
+        if self._model_dir is None or self._is_predict:
+            return False
+        distributed = torch.distributed
+        return not (distributed.is_available() and distributed.is_initialized() and distributed.get_rank() > 0)
+
+    @property
+    def filename(self) -> str:
+        """Full path of the weights file; empty for a model in memory."""
+        return "" if self._model_dir is None else str(self._files.weights)
+
+    @property
+    def model_dir(self) -> str:
+        """Full path of the model folder; empty for a model in memory."""
+        return "" if self._model_dir is None else str(self._model_dir)
+
+    @property
+    def model_exists(self) -> bool:
+        """True when the folder holds a saved model of this plugin, damaged or not."""
+        return self._model_dir is not None and (
+            self._files.exists or FileSet(self._model_dir, self._plugin.name, BACKUP).exists
+        )
+
+    @property
+    def multiple_models_in_folder(self) -> list[str] | None:
+        """Names of the models in the folder if any is not of this plugin, else None."""
+        found = [] if self._model_dir is None else model_names_in(self._model_dir)
+        return found if any(name != self._plugin.name for name in found) else None
+
+    @property
+    def history(self) -> list[float]:
+        """Total loss of each iteration since the last save."""
+        return self._history
+
+    def open(self) -> SavedSet | None:
+        """Find the set to load, digests checked; None when there is no model yet.
+
+        Raises:
+            CorruptModelError: there are files, and no set of them is complete.
+            InputError: inference was asked for and there is no model.
+        """
+        if self._model_dir is None or not self.model_exists:
+            if self._is_predict:
+                raise InputError(f"{self.model_dir or 'this model'} holds no trained model: train or migrate one first")
+            return None
+        self.saved = find_saved_set(self._model_dir, self._plugin.name, with_optimizer=not self._is_predict)
+        return self.saved
+
+    def load(self) -> SwapNetwork:
+        """Build the network and load the saved weights.
+
+        Raises:
+            CorruptModelError: the weights do not fit the plugin and its options.
+        """
+        if self.saved is None:
+            raise InputError(f"{self.model_dir or 'this model'} holds no trained model: train or migrate one first")
+        network = self._plugin.build_network()
+        load_strictly(network, read_tensors(self.saved.weights), str(self.saved.weights))
+        return network
+
+    def load_optimizer(self) -> dict[str, Any] | None:
+        """The saved optimizer state: {"tensors": name -> tensor, "metadata": JSON values}; None when none was saved."""
+        if self.saved is None or self.saved.optimizer is None:
+            return None
+        try:
+            return {"tensors": read_tensors(self.saved.optimizer), "metadata": read_metadata(self.saved.optimizer)}
+        except CorruptModelError as error:
+            logger.warning("%s; optimizer state starts fresh", error)
+            return None
+
+    def save(self, optimizer: SavableOptimizer | None = None, is_exit: bool = False) -> None:
+        """Save weights, optimizer (as `save_optimizer` says) and state as one transaction.
+
+        Tensors are copied at once; files are written by a thread while training goes on, except at exit. When the
+        average loss since the last save is the lowest so far, the set is also kept as "*.bk".
+
+        Raises:
+            InputError: this or the previous save could not be written; the last good set is untouched.
+        """
+        self.wait()
+        if not self.is_writer:
+            return
+        assert self._lock is not None
+        self._lock.acquire()
+        is_best = self._note_history()
+        with_optimizer = optimizer is not None and (
+            self.save_optimizer == "always" or (self.save_optimizer == "exit" and is_exit)
+        )
+        job = _Job.collect(self._plugin, optimizer if with_optimizer else None)
+        keep = self._plugin.state.files.get(self._files.optimizer.name) if self.save_optimizer != "never" else None
+        self._start(lambda: self._write(job, is_best, keep), in_background=not is_exit)
+        if is_exit:
+            self._lock.release()
+
+    def _note_history(self) -> bool:
+        average = math.fsum(self._history) / len(self._history) if self._history else 0.0
+        self._history.clear()
+        assert self._model_dir is not None
+        first = not FileSet(self._model_dir, self._plugin.name, BACKUP).exists
+        is_best = self._plugin.state.note_average(average)
+        if average:
+            logger.info("average loss since the last save: %.5f%s", average, ", the lowest so far" if is_best else "")
+        return is_best or first
+
+    def _start(self, work: Any, in_background: bool) -> None:
+        self._writer = threading.Thread(target=self._run, args=(work,), name="save")
+        self._writer.start()
+        if not in_background:
+            self.wait()
+
+    def _run(self, work: Any) -> None:
+        try:
+            work()
+        except BaseException as error:
+            self._failure = error
+
+    def _write(self, job: _Job, is_best: bool, keep: Mapping[str, Any] | None) -> None:
+        state = self._plugin.state
+        state.files = job.commit(self._files, keep)
+        if is_best:
+            backup = Backup(self.model_dir, self._plugin.name)
+            backup.backup_set(job.state, with_optimizer=job.optimizer is not None)
+
+    def wait(self) -> None:
+        """Wait for a save in the background.
+
+        Raises:
+            InputError: it could not be written.
+        """
+        if self._writer is not None:
+            self._writer.join()
+            self._writer = None
+        self.raise_failure()
+
+    def raise_failure(self) -> None:
+        """Raise the error of a save in the background, if it failed; does not wait."""
+        if self._failure is not None:
+            failure, self._failure = self._failure, None
+            raise failure
+
+    def snapshot(self, optimizer: SavableOptimizer | None = None) -> None:
+        """Write the model as it is now to `<name>_snapshot_<iterations>/`, with its logs, in the background.
+
+        Raises:
+            InputError: a previous save or snapshot could not be written.
+        """
+        self.wait()
+        if not self.is_writer:
+            return
+        job = _Job.collect(self._plugin, optimizer)
+        backup = Backup(self.model_dir, self._plugin.name)
+        self._start(lambda: backup.write_snapshot(job.iterations, job.commit), in_background=True)
+
+    def close(self) -> None:
+        """Finish writing and give the folder back."""
+        self.wait()
+        if self._lock is not None:
+            self._lock.release()
+
+
+class _Job:
+    """A copy of everything one save writes."""
+
+    def __init__(
+        self,
+        state: dict[str, Any],
+        weights: Mapping[str, Tensor],
+        metadata: Mapping[str, Any],
+        optimizer: tuple[Mapping[str, Tensor], Mapping[str, Any]] | None,
+    ) -> None:
+        self.state = state
+        self.weights = weights
+        self.metadata = metadata
+        self.optimizer = optimizer
+        self.iterations = int(state["iterations"])
+
+    @classmethod
+    def collect(cls, plugin: ModelBase, optimizer: SavableOptimizer | None) -> _Job:
+        copied = None
+        if optimizer is not None:
+            tensors, values = optimizer.state_tensors()
+            copied = to_host(tensors), dict(values)
+        return cls(plugin.state.to_dict(), to_host(plugin.model.state_dict()), plugin.weights_metadata(), copied)
+
+    def commit(self, target: FileSet, keep: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        write_optimizer = None
+        if self.optimizer is not None:
+            tensors, values = self.optimizer
+
+            def write_optimizer(path: Path) -> None:
+                write_tensors(path, tensors, values)
+
+        return target.commit(
+            self.state, lambda path: write_tensors(path, self.weights, self.metadata), write_optimizer, keep
+        )
+
+
+__all__ = ["IO", "SavableOptimizer", "SaveOptimizer", "Weights", "copier", "get_all_sub_models"]

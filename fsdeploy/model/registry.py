@@ -1,0 +1,49 @@
+"""Finding model plugins: entry points of the group `fsdeploy.models`, and classes registered by a program."""
+
+from __future__ import annotations
+
+import difflib
+from importlib.metadata import entry_points
+from typing import TYPE_CHECKING
+
+from fsdeploy.errors import UnknownModelError
+
+if TYPE_CHECKING:
+    from fsdeploy.model.base import ModelBase
+
+_GROUP = "fsdeploy.models"
+_registered: dict[str, type[ModelBase]] = {}
+
+
+def register(model: type[ModelBase]) -> type[ModelBase]:
+    """Make a class known under its `name` for this process; usable as a decorator in notebooks and tests."""
+    _registered[model.name] = model
+    return model
+
+
+def model_names() -> list[str]:
+    """Names of all installed and registered models, sorted."""
+    return sorted({*_registered, *(point.name for point in entry_points(group=_GROUP))})
+
+
+def model_class(name: str) -> type[ModelBase]:
+    """The plugin class of a model name; "-" counts as "_".
+
+    Raises:
+        UnknownModelError: no such plugin (names the nearest), or it cannot be imported.
+    """
+    wanted = name.lower().replace("-", "_")
+    if wanted in _registered:
+        return _registered[wanted]
+    for point in entry_points(group=_GROUP, name=wanted):
+        try:
+            found: type[ModelBase] = point.load()
+        except (ImportError, AttributeError) as error:
+            raise UnknownModelError(
+                f"the model plugin '{wanted}' ({point.value}) cannot be imported: {error}: reinstall its package"
+            ) from error
+        return found
+    names = model_names()
+    near = difflib.get_close_matches(wanted, names, n=1, cutoff=0.4)
+    hint = f"did you mean '{near[0]}'?" if near else f"choose from {', '.join(names)}"
+    raise UnknownModelError(f"no model plugin is called '{name}': {hint}")

@@ -1,0 +1,69 @@
+"""Tensors on disk as safetensors, with one JSON value in the header's metadata."""
+
+from __future__ import annotations
+
+import errno
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from fsdeploy.errors import CorruptModelError
+
+_KEY = "fsdeploy"
+
+
+def to_host(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Copies in main memory that a later training step cannot change."""
+    return {
+        name: torch.empty_like(tensor, device="cpu", memory_format=torch.contiguous_format).copy_(tensor.detach())
+        for name, tensor in tensors.items()
+    }
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
+    """Write contiguous host tensors; `metadata` is kept as JSON.
+
+    Raises:
+        OSError: the disk is full or the path cannot be written.
+    """
+    try:
+        save_file(dict(tensors), path, {"format": "pt", _KEY: json.dumps(metadata, allow_nan=False)})
+    except SafetensorError as error:
+        full = "No space left" in str(error)
+        raise OSError(errno.ENOSPC if full else errno.EIO, "No space left on device" if full else str(error)) from error
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """Read all tensors of a safetensors file.
+
+    Raises:
+        CorruptModelError: missing, truncated or no safetensors file.
+    """
+    try:
+        with safe_open(path, framework="pt") as opened:
+            return {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 (no mapping)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise CorruptModelError(f"{path} cannot be read as safetensors: {error}: restore a good copy") from error
+
+
+def read_metadata(path: Path) -> dict[str, Any]:
+    """The JSON value written with a file's tensors; empty for a file of another program.
+
+    Raises:
+        CorruptModelError: missing, truncated, no safetensors file, or damaged metadata.
+    """
+    try:
+        with safe_open(path, framework="pt") as opened:
+            text = (opened.metadata() or {}).get(_KEY, "{}")
+        value = json.loads(text)
+    except (SafetensorError, OSError, ValueError, RecursionError) as error:
+        raise CorruptModelError(f"{path} cannot be read as safetensors: {error}: restore a good copy") from error
+    if not isinstance(value, dict):
+        raise CorruptModelError(f"{path} has damaged metadata: restore a good copy")
+    return value
