@@ -109,7 +109,8 @@ def _hyab(lab_t: Tensor, lab_p: Tensor) -> Tensor:
     """HyAB distance (N, 1, H, W): city-block between lightness and chroma, Euclidean within chroma."""
     difference = lab_t - lab_p
     lightness = difference[:, :1].square().clamp_min(_TINY).sqrt()
-    return lightness + torch.linalg.vector_norm(difference[:, 1:], dim=1, keepdim=True)
+    chroma: Tensor = torch.linalg.vector_norm(difference[:, 1:], dim=1, keepdim=True)
+    return lightness + chroma
 
 
 def _squared_grid(radius: int) -> tuple[Tensor, Tensor]:

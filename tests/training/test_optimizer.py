@@ -1,0 +1,299 @@
+"""Optimizers against values computed elsewhere, clipping against numpy, state against an unbroken run."""
+
+from __future__ import annotations
+
+import copy
+import logging
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load, save
+from torch import Tensor, nn
+
+from fsdeploy.config.training import OPTIMIZER_NAMES, OptimizerOptions
+from fsdeploy.training.lion_adabelief import AdaBelief, Lion
+from fsdeploy.training.lr_warmup import WarmupScheduler
+from fsdeploy.training.optimizer import GradClip, Optimizer, get_parameter_group_ids
+
+
+def gradient(t: int) -> Tensor:
+    return torch.tensor([np.sin(t), np.cos(2 * t), 0.5, 0.001 * t], dtype=torch.float32)
+
+
+def run(optimizer: torch.optim.Optimizer, theta: nn.Parameter, steps: int) -> Tensor:
+    for t in range(1, steps + 1):
+        theta.grad = gradient(t)
+        optimizer.step()
+    return theta.detach()
+
+
+@pytest.mark.parametrize(
+    ("steps", "expected"),
+    [
+        (1, (0.49158528, -0.24583854, 0.09500000, -0.00001000)),
+        (6, (0.47546846, -0.23792338, 0.07463826, -0.00044242)),
+        (40, (0.47479510, -0.23753728, -0.00156200, -0.09244560)),
+    ],
+)
+def test_adabelief_has_its_known_values(steps: int, expected: tuple[float, ...]) -> None:
+    theta = nn.Parameter(torch.tensor([0.5, -0.25, 0.1, 0.0]))
+    optimizer = AdaBelief([theta], lr=0.01, betas=(0.9, 0.999), eps=1e-16)
+    assert run(optimizer, theta, steps).tolist() == pytest.approx(expected, abs=2e-7)
+
+
+@pytest.mark.parametrize(
+    ("steps", "expected"),
+    [
+        (1, (0.48995000, -0.23997499, 0.08999000, -0.01000000)),
+        (10, (0.47951514, -0.24976508, -0.00005496, -0.09995499)),
+    ],
+)
+def test_lion_has_its_known_values(steps: int, expected: tuple[float, ...]) -> None:
+    theta = nn.Parameter(torch.tensor([0.5, -0.25, 0.1, 0.0]))
+    optimizer = Lion([theta], lr=0.01, betas=(0.9, 0.999), weight_decay=0.01)
+    assert run(optimizer, theta, steps).tolist() == pytest.approx(expected, abs=2e-7)
+
+
+def test_adam_follows_its_formula() -> None:
+    theta, m, v = np.array([0.5, -0.25, 0.1, 0.0]), np.zeros(4), np.zeros(4)
+    network = nn.ParameterDict({"theta": nn.Parameter(torch.tensor(theta, dtype=torch.float32))})
+    optimizer = Optimizer(network, OptimizerOptions(learning_rate=0.01))
+    for t in range(1, 8):
+        g = gradient(t).double().numpy()
+        m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g**2
+        theta = theta - 0.01 / (1 - 0.9**t) * m / (np.sqrt(v) / np.sqrt(1 - 0.999**t) + 1e-7)
+        network["theta"].grad = gradient(t)
+        optimizer.step()
+    assert network["theta"].tolist() == pytest.approx(theta.tolist(), abs=1e-6)
+
+
+def test_vectors_and_biases_take_no_weight_decay() -> None:
+    named = [("a.weight", torch.zeros(2, 2)), ("a.bias", torch.zeros(2)), ("scale", torch.zeros(2)),
+             ("table.bias", torch.zeros(2, 2))]  # fmt: skip
+    assert get_parameter_group_ids(named) == {0: "decay", 1: "no_decay", 2: "no_decay", 3: "no_decay"}
+    network = small_network()
+    made = Optimizer(network, OptimizerOptions(optimizer="adamw", weight_decay=0.1)).optimizer
+    assert [group["weight_decay"] for group in made.param_groups] == [0.1, 0.0]
+    assert all(p.ndim > 1 for p in made.param_groups[0]["params"])
+
+
+def small_network() -> nn.Sequential:
+    torch.manual_seed(1)
+    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 16, 3)).to(
+        memory_format=torch.channels_last
+    )
+
+
+def train(network: nn.Module, optimizer: Optimizer, batches: range) -> None:
+    for index in batches:
+        x = torch.randn(2, 3, 6, 6, generator=torch.Generator().manual_seed(index))
+        optimizer.backward(network(x).square().mean() * (1 + index % 3))
+        optimizer.step()
+
+
+def through_a_file(state: dict[str, Any]) -> dict[str, Any]:
+    import json
+
+    tensors = {name: tensor.contiguous() for name, tensor in state["tensors"].items()}
+    return {"tensors": load(save(tensors)), "metadata": json.loads(json.dumps(state["metadata"]))}
+
+
+@pytest.mark.parametrize("name", OPTIMIZER_NAMES)
+@pytest.mark.parametrize("clipping", ["none", "autoclip"])
+def test_n_steps_and_m_more_after_a_resume_equal_n_plus_m(name: str, clipping: str) -> None:
+    config = OptimizerOptions(
+        optimizer=name, learning_rate=1e-3, gradient_accumulation=2, gradient_clipping=clipping, weight_decay=0.01,
+        autoclip_history=4, ada_amsgrad=True,
+    )  # fmt: skip
+    unbroken = small_network()
+    train(unbroken, Optimizer(unbroken, config, warmup_steps=6), range(17))
+
+    first = small_network()
+    optimizer = Optimizer(first, config, warmup_steps=6)
+    train(first, optimizer, range(9))  # stops with half an update accumulated
+    saved = through_a_file(optimizer.state_dict())
+
+    second = small_network()
+    second.load_state_dict(copy.deepcopy(first.state_dict()))
+    resumed = Optimizer(second, config, warmup_steps=6)
+    resumed.load_state_dict(saved)
+    train(second, resumed, range(9, 17))
+    for one, two in zip(unbroken.parameters(), second.parameters(), strict=True):
+        assert torch.equal(one, two)
+
+
+def test_a_resume_takes_its_hyper_parameters_from_the_configuration() -> None:
+    network = small_network()
+    optimizer = Optimizer(network, OptimizerOptions(learning_rate=1e-3))
+    train(network, optimizer, range(2))
+    resumed = Optimizer(network, OptimizerOptions(learning_rate=2e-4, weight_decay=0.5, epsilon_exponent=-5))
+    resumed.load_state_dict(optimizer.state_dict())
+    group = resumed.optimizer.param_groups[0]
+    assert (group["lr"], group["weight_decay"], group["eps"]) == (2e-4, 0.5, 1e-5)
+    assert resumed.state_dict()["tensors"]["0.weight/step"].item() == 2
+
+
+@pytest.mark.parametrize("frozen_first", [True, False])
+def test_freezing_between_runs_keeps_the_state_of_what_is_still_trained(
+    frozen_first: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    network = small_network()
+    network[0].requires_grad_(not frozen_first)
+    optimizer = Optimizer(network, OptimizerOptions())
+    train(network, optimizer, range(3))
+    network[0].requires_grad_(frozen_first)
+    resumed = Optimizer(network, OptimizerOptions())
+    with caplog.at_level(logging.WARNING):
+        resumed.load_state_dict(optimizer.state_dict())
+    tensors = resumed.state_dict()["tensors"]
+    assert torch.equal(tensors["3.weight/exp_avg"], optimizer.state_dict()["tensors"]["3.weight/exp_avg"])
+    assert "0.weight/exp_avg" not in tensors
+    assert ("2 parameters" in caplog.text) == frozen_first
+    train(network, resumed, range(1))
+
+
+def test_another_optimizer_starts_fresh(caplog: pytest.LogCaptureFixture) -> None:
+    network = small_network()
+    optimizer = Optimizer(network, OptimizerOptions())
+    train(network, optimizer, range(1))
+    other = Optimizer(network, OptimizerOptions(optimizer="lion"))
+    other.load_state_dict(optimizer.state_dict())
+    assert "optimizer 'adam': starting fresh" in caplog.text
+    assert not other.state_dict()["tensors"]
+
+
+def test_accumulating_two_batches_equals_one_batch_of_both() -> None:
+    one, two = small_network(), small_network()
+    x = torch.randn(4, 3, 6, 6, generator=torch.Generator().manual_seed(5))
+    joint = Optimizer(one, OptimizerOptions())
+    joint.backward(one(x).square().mean())
+    joint.step()
+    parts = Optimizer(two, OptimizerOptions(gradient_accumulation=2))
+    for half in x.chunk(2):
+        parts.backward(two(half).square().mean())
+        parts.step()
+    for a, b in zip(one.parameters(), two.parameters(), strict=True):
+        assert torch.allclose(a, b, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", OPTIMIZER_NAMES)
+def test_a_loss_that_is_not_finite_never_reaches_the_weights(name: str) -> None:
+    network = small_network()
+    optimizer = Optimizer(network, OptimizerOptions(optimizer=name))
+    train(network, optimizer, range(2))
+    before = copy.deepcopy(network.state_dict())
+    optimizer.backward(network(torch.full((1, 3, 6, 6), torch.nan)).mean())
+    optimizer.step()
+    train(network, optimizer, range(2))
+    assert bool(optimizer.spoilt)
+    assert all(torch.equal(value, before[key]) for key, value in network.state_dict().items())
+
+
+def test_loss_scaling_halves_on_overflow_and_skips_the_update() -> None:
+    network = small_network()
+    optimizer = Optimizer(network, OptimizerOptions(), mixed_precision=True)
+    before = copy.deepcopy(network.state_dict())
+    optimizer.backward(network(torch.ones(1, 3, 6, 6)).mean())
+    network[0].weight.grad[0] = torch.inf
+    optimizer.step()
+    assert not bool(optimizer.spoilt)
+    assert optimizer.scaler.get_scale() == 32768
+    assert all(torch.equal(value, before[key]) for key, value in network.state_dict().items())
+    resumed = Optimizer(network, OptimizerOptions(), mixed_precision=True)
+    resumed.load_state_dict(through_a_file(optimizer.state_dict()))
+    assert resumed.scaler.get_scale() == 32768
+    plain = Optimizer(network, OptimizerOptions()).state_dict()
+    resumed.load_state_dict(plain)  # a run without a scaler has nothing to load
+
+
+def with_gradients(*values: list[float]) -> list[nn.Parameter]:
+    parameters = [nn.Parameter(torch.zeros(len(row))) for row in values]
+    for parameter, row in zip(parameters, values, strict=True):
+        parameter.grad = torch.tensor(row)
+    return parameters
+
+
+def test_the_global_norm_bounds_all_gradients_together() -> None:
+    parameters = with_gradients([3.0, 0.0], [0.0, 4.0])
+    GradClip("global_norm", 1.0)(parameters)
+    assert parameters[0].grad.tolist() == pytest.approx([0.6, 0.0], abs=1e-5)
+    assert parameters[1].grad.tolist() == pytest.approx([0.0, 0.8], abs=1e-5)
+
+
+def test_the_norm_bounds_each_tensor() -> None:
+    parameters = with_gradients([3.0, 4.0], [0.3, 0.4])
+    GradClip("norm", 1.0)(parameters)
+    assert parameters[0].grad.tolist() == pytest.approx([0.6, 0.8])
+    assert parameters[1].grad.tolist() == pytest.approx([0.3, 0.4])
+
+
+def test_the_value_bounds_each_element() -> None:
+    parameters = with_gradients([3.0, -4.0, 0.5])
+    GradClip("value", 1.0)(parameters)
+    assert parameters[0].grad.tolist() == [1.0, -1.0, 0.5]
+
+
+@pytest.mark.parametrize(("value", "history"), [(1.0, 10000), (5.0, 7), (10.0, 0), (2.5, 0)])
+def test_autoclip_bounds_by_a_percentile_of_the_norms_so_far(value: float, history: int) -> None:
+    random = np.random.default_rng(4)
+    clip, seen = GradClip("autoclip", value, history), []
+    for step in range(40):
+        row = random.normal(size=5).astype(np.float32) * (1 + step % 4)
+        parameters = with_gradients(row.tolist())
+        if step == 11:
+            parameters[0].grad[2] = torch.inf
+            clip(parameters)  # neither clipped nor remembered
+            continue
+        norm = float(np.linalg.norm(row))
+        seen = [*seen, norm][-history:] if history else [*seen, norm]
+        bound = float(np.percentile(seen, int(value * 10)))
+        clip(parameters)
+        assert parameters[0].grad.norm().item() == pytest.approx(min(norm, bound), rel=1e-4)
+
+
+def test_warm_up_rises_in_equal_steps_and_stays() -> None:
+    made = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.8)
+    scheduler = WarmupScheduler(made, 4)
+    rates = []
+    for _ in range(6):
+        rates.append(made.param_groups[0]["lr"])
+        made.step()
+        scheduler.step()
+    assert rates == pytest.approx([0.2, 0.4, 0.6, 0.8, 0.8, 0.8])
+
+
+def test_a_rate_set_during_warm_up_is_what_the_warm_up_leads_to() -> None:
+    network = small_network()
+    optimizer = Optimizer(network, OptimizerOptions(learning_rate=1e-3), warmup_steps=4)
+    train(network, optimizer, range(1))
+    optimizer.set_lr(4e-2)
+    rates = []
+    for index in range(4):
+        rates.append(optimizer.learning_rate)
+        train(network, optimizer, range(index, index + 1))
+    assert rates == pytest.approx([2e-2, 3e-2, 4e-2, 4e-2])
+
+
+def test_warm_up_of_another_length_starts_anew_and_of_the_same_length_goes_on() -> None:
+    network = small_network()
+    optimizer = Optimizer(network, OptimizerOptions(learning_rate=1e-3), warmup_steps=10)
+    train(network, optimizer, range(4))
+    same = Optimizer(network, OptimizerOptions(learning_rate=1e-3), warmup_steps=10)
+    same.load_state_dict(optimizer.state_dict())
+    assert same.learning_rate == pytest.approx(5e-4)
+    other = Optimizer(network, OptimizerOptions(learning_rate=1e-3), warmup_steps=20)
+    other.load_state_dict(optimizer.state_dict())
+    assert other.learning_rate == pytest.approx(5e-5)
+
+
+def test_accumulation_changed_on_resume_is_respected() -> None:
+    network = small_network()
+    config = OptimizerOptions(gradient_accumulation=4)
+    optimizer = Optimizer(network, config)
+    train(network, optimizer, range(3))
+    resumed = Optimizer(network, replace(config, gradient_accumulation=1))
+    resumed.load_state_dict(optimizer.state_dict())
+    assert resumed.completes_update
