@@ -37,6 +37,9 @@ class FolderLock:
         """Take the lock; no-op when it is held by this object."""
         if self.held:
             return
+        if self._path in _held:
+            # Opening and closing the file again would drop the lock that this very process holds.
+            raise self._refusal(f"pid {os.getpid()}, this process")
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             handle = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o644)
@@ -44,25 +47,25 @@ class FolderLock:
             raise InputError(
                 f"cannot write {self._path.parent}: {error.strerror}: a training needs write permission there"
             ) from error
-        if self._path in _held or not _lock(handle):
-            holder = os.pread(handle, 200, 0).decode("utf-8", "replace").strip() if hasattr(os, "pread") else ""
-            # Closing a second handle drops a POSIX lock of the same process: leave it to the process's end then.
-            if self._path not in _held:
-                os.close(handle)
-            raise InputError(
-                f"{self._path.parent} is in use by another training ({holder or 'unknown process'}): stop it first, "
-                "or train into another folder"
-            )
+        if not _lock(handle):
+            holder = os.read(handle, 200).decode("utf-8", "replace").strip()
+            os.close(handle)
+            raise self._refusal(holder or "its process could not be read")
         os.ftruncate(handle, 0)
         os.write(handle, f"pid {os.getpid()} on {socket.gethostname()}\n".encode())
         _held.add(self._path)
         self._handle = handle
 
+    def _refusal(self, holder: str) -> InputError:
+        return InputError(
+            f"{self._path.parent} is in use by another training ({holder}): stop it first, or train into another folder"
+        )
+
     def release(self) -> None:
-        """Give the lock back; no-op when it is not held."""
+        """Give the lock back; no-op when it is not held. The empty file stays: removing it would race with others."""
         if not self.held:
             return
-        self._path.unlink(missing_ok=True)
+        os.ftruncate(self._handle, 0)
         os.close(self._handle)
         _held.discard(self._path)
         self._handle = -1

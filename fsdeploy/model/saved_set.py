@@ -237,13 +237,13 @@ def _check_state(state: Any, path: Path) -> None:
         version = state["schema_version"]
         records = state[OURS]["files"].values()
         complete = all(isinstance(record["sha256"], str) and isinstance(record["size"], int) for record in records)
-        name, digest = state["name"], state[OURS].get("digest")
+        name, digest = state["name"], state[OURS]["digest"]
     except (KeyError, TypeError, AttributeError) as error:
         raise CorruptModelError(f"{path} is damaged or was not written by fsdeploy: {error!r} is missing") from error
     if not isinstance(version, int) or version > SCHEMA_VERSION:
         raise CorruptModelError(f"{path} was written by a newer fsdeploy (schema {version!r}): upgrade")
-    # A state edited by hand loads after its "digest" line is removed.
-    if not complete or not isinstance(name, str) or (digest is not None and digest != state_digest(state)):
+    # A state edited by hand loads when its digest is set to "".
+    if not complete or not isinstance(name, str) or (digest != "" and digest != state_digest(state)):
         raise CorruptModelError(f"{path} is damaged: its content does not match its digest")
 
 

@@ -154,4 +154,6 @@ class Conv2DOutput(SameConv2d):
         super().__init__(in_channels, out_channels, kernel_size)
 
     def forward(self, x: Tensor) -> Tensor:
-        return torch.sigmoid(super().forward(x).float())
+        image = super().forward(x)
+        # Not a plain .float(): it would be exported as a Cast even where nothing is to be cast.
+        return torch.sigmoid(image if image.dtype == torch.float32 else image.float())

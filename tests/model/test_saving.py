@@ -1,0 +1,384 @@
+"""Saving, loading, falling back: what is in the folder after each."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import torch
+from tiny_model import CountingOptimizer, TinyModel, TinyOptions
+
+from fsdeploy.config.training import (
+    FaceOptions,
+    LossOptions,
+    MaskOptions,
+    OptimizerOptions,
+    TrainingOptions,
+)  # fmt: skip
+from fsdeploy.errors import CorruptModelError, InputError, UnknownModelError
+from fsdeploy.model.backup import Backup
+from fsdeploy.model.folder import load_model, write_model_folder
+from fsdeploy.model.saved_set import read_state
+
+ALWAYS = TrainingOptions(optimizer=OptimizerOptions(save_optimizer="always"))
+
+
+def train(model: TinyModel, loss: float = 0.5, optimizer: CountingOptimizer | None = None, exit: bool = True) -> None:
+    """One iteration that fills every weight with the iteration's number, then a save."""
+    model.state.increment_iterations()
+    with torch.no_grad():
+        for tensor in model.model.parameters():
+            tensor.fill_(float(model.iterations))
+    model.add_history([loss / 2, loss / 2])
+    model.io.save(optimizer, is_exit=exit)
+    model.io.wait()
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "my_model"
+
+
+@pytest.fixture
+def trained(folder: Path) -> Path:
+    """A folder after saves at iteration 1 (loss 0.5, so far the lowest) and 2 (loss 0.9)."""
+    model = TinyModel(folder, training=ALWAYS)
+    model.build()
+    train(model, 0.5, CountingOptimizer(1))
+    train(model, 0.9, CountingOptimizer(2))
+    model.close()
+    return folder
+
+
+def value_of(folder: Path) -> tuple[float, int]:
+    """(the one value of all weights, iterations) of a loaded folder."""
+    model = load_model(folder)
+    (value,) = {float(v) for tensor in model.model.parameters() for v in tensor.unique()}
+    return value, model.iterations
+
+
+def test_a_saved_model_loads_with_its_weights_options_and_iterations(folder: Path) -> None:
+    model = TinyModel(folder, TinyOptions(width=6), TrainingOptions(mask=MaskOptions(learn_mask=True)))
+    model.build()
+    face = torch.rand(2, 3, 8, 8)
+    with torch.no_grad():
+        before = model.model.swap(face, 1)
+    model.state.increment_iterations()
+    model.io.save(is_exit=True)
+    loaded = load_model(folder)
+    after = loaded.model.swap(face, 1)
+    assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
+    assert (loaded.options.width, loaded.iterations, len(after)) == (6, 1, 2)
+    assert not loaded.model.training
+    assert not any(tensor.requires_grad for tensor in loaded.model.parameters())
+
+
+def test_the_folder_holds_the_documented_names(trained: Path) -> None:
+    assert sorted(path.name for path in trained.iterdir()) == [
+        ".tiny.lock", "tiny.safetensors", "tiny.safetensors.bk", "tiny_optimizer.safetensors",
+        "tiny_optimizer.safetensors.bk", "tiny_state.json", "tiny_state.json.bk",
+    ]  # fmt: skip
+
+
+def test_plain_safetensors_reads_the_weights_as_float32(trained: Path) -> None:
+    tensors = safetensors.torch.load_file(trained / "tiny.safetensors")
+    assert set(tensors) == set(load_model(trained).model.state_dict())
+    assert {tensor.dtype for tensor in tensors.values()} == {torch.float32}
+
+
+def test_the_lowest_average_loss_is_kept_as_backup(trained: Path) -> None:
+    backup = safetensors.torch.load_file(trained / "tiny.safetensors.bk")
+    assert {float(tensor.max()) for tensor in backup.values()} == {1.0}
+    state = json.loads((trained / "tiny_state.json").read_text())
+    assert (state["iterations"], state["lowest_avg_loss"]) == (2, 0.5)
+    assert json.loads((trained / "tiny_state.json.bk").read_text())["lowest_avg_loss"] == 0.5
+
+
+def truncate(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def flip_a_bit(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) * 3 // 4] ^= 4
+    path.write_bytes(bytes(data))
+
+
+def flip_a_digit(path: Path) -> None:
+    path.write_text(path.read_text().replace('"iterations": 2', '"iterations": 6', 1))
+
+
+def empty(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+@pytest.mark.parametrize("damage", [truncate, flip_a_bit, empty, Path.unlink])
+def test_damaged_weights_are_replaced_by_the_last_good_set_with_a_message(
+    trained: Path, damage: Callable[[Path], object], caplog: pytest.LogCaptureFixture
+) -> None:
+    damage(trained / "tiny.safetensors")
+    assert value_of(trained) == (1.0, 1)
+    assert "tiny.safetensors is missing or damaged" in caplog.text
+    assert "last good set" in caplog.text
+    assert "iteration 1" in caplog.text
+
+
+@pytest.mark.parametrize("damage", [truncate, flip_a_digit, empty, Path.unlink])
+def test_a_damaged_state_file_is_replaced_by_the_last_good_set_with_a_message(
+    trained: Path, damage: Callable[[Path], object], caplog: pytest.LogCaptureFixture
+) -> None:
+    damage(trained / "tiny_state.json")
+    assert value_of(trained) == (1.0, 1)
+    assert "tiny_state.json" in caplog.text
+
+
+def test_every_single_flipped_bit_of_the_state_file_is_noticed_or_harmless(trained: Path) -> None:
+    path = trained / "tiny_state.json"
+    good = path.read_bytes()
+    state = read_state(path)
+    for position in range(0, len(good), 7):
+        data = bytearray(good)
+        data[position] ^= 1 << position % 8
+        path.write_bytes(bytes(data))
+        try:
+            found = read_state(path)
+        except CorruptModelError:
+            continue
+        assert found == state
+
+
+def test_a_damaged_optimizer_file_costs_only_the_optimizer_state(
+    trained: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    flip_a_bit(trained / "tiny_optimizer.safetensors")
+    model = TinyModel(trained)
+    assert (model.iterations, model.io.load_optimizer()) == (2, None)
+    assert "optimizer state starts fresh" in caplog.text
+
+
+def test_without_any_good_set_the_error_names_the_files(trained: Path) -> None:
+    for name in ("tiny.safetensors", "tiny.safetensors.bk"):
+        truncate(trained / name)
+    with pytest.raises(CorruptModelError, match=r"no set .* can be used.*tiny\.safetensors .*tiny\.safetensors\.bk"):
+        load_model(trained)
+
+
+def test_a_newest_good_snapshot_is_used_when_set_and_backup_are_damaged(trained: Path) -> None:
+    model = TinyModel(trained)
+    model.build()
+    model.io.snapshot()
+    model.close()
+    for name in ("tiny.safetensors", "tiny.safetensors.bk"):
+        truncate(trained / name)
+    assert value_of(trained) == (2.0, 2)
+
+
+def test_training_after_a_fall_back_writes_a_good_set_again(trained: Path) -> None:
+    truncate(trained / "tiny.safetensors")
+    model = TinyModel(trained)
+    model.build()
+    train(model)
+    assert value_of(trained) == (2.0, 2)
+
+
+def test_an_edited_state_file_loads_once_its_digest_is_emptied(trained: Path) -> None:
+    path = trained / "tiny_state.json"
+    state = json.loads(path.read_text())
+    state["config"]["pace"] = 1.5
+    state["fsdeploy"]["digest"] = ""
+    path.write_text(json.dumps(state))
+    assert load_model(trained).options.pace == 1.5
+
+
+def test_the_optimizer_is_saved_as_the_option_says(folder: Path) -> None:
+    for when, exit, expected in [("never", True, False), ("exit", False, False), ("exit", True, True)]:
+        model = TinyModel(
+            folder / f"{when}{exit}", training=TrainingOptions(optimizer=OptimizerOptions(save_optimizer=when))
+        )
+        model.build()
+        train(model, optimizer=CountingOptimizer(7), exit=exit)
+        model.close()
+        again = TinyModel(folder / f"{when}{exit}")
+        found = again.io.load_optimizer()
+        assert (found is not None) is expected
+        if found is not None:
+            assert found["metadata"] == {"value": 7}
+            assert torch.equal(found["tensors"]["encoder.conv.weight/exp_avg"], torch.full((16,), 7.0))
+        again.close()
+
+
+def test_a_save_without_optimizer_keeps_the_one_of_the_last_exit_beside_newer_weights(folder: Path) -> None:
+    model = TinyModel(folder)
+    model.build()
+    train(model, optimizer=CountingOptimizer(1), exit=True)
+    train(model, optimizer=CountingOptimizer(2), exit=False)
+    model.close()
+    records = read_state(folder / "tiny_state.json")["fsdeploy"]["files"]
+    assert {name: record["iterations"] for name, record in records.items()} == {
+        "tiny.safetensors": 2, "tiny_optimizer.safetensors": 1,
+    }  # fmt: skip
+    again = TinyModel(folder)
+    optimizer = again.io.load_optimizer()
+    assert optimizer is not None
+    assert optimizer["metadata"] == {"value": 1}
+
+
+def test_training_on_goes_on_while_a_save_is_written_and_does_not_change_it(folder: Path) -> None:
+    model = TinyModel(folder)
+    model.build()
+    train(model)
+    model.io.save()
+    with torch.no_grad():
+        for tensor in model.model.parameters():
+            tensor.fill_(99.0)
+    model.close()
+    assert value_of(folder) == (1.0, 1)
+
+
+def test_a_snapshot_holds_the_weights_of_its_name_and_the_logs(trained: Path) -> None:
+    (trained / "tiny_logs" / "session_1").mkdir(parents=True)
+    (trained / "tiny_logs" / "session_1" / "events").write_text("log")
+    model = TinyModel(trained)
+    model.build()
+    model.state.increment_iterations()
+    with torch.no_grad():
+        for tensor in model.model.parameters():
+            tensor.fill_(3.0)
+    model.io.snapshot(CountingOptimizer(3))
+    model.close()
+    assert value_of(trained / "tiny_snapshot_3") == (3.0, 3)
+    assert (trained / "tiny_snapshot_3" / "tiny_logs" / "session_1" / "events").read_text() == "log"
+    assert value_of(trained) == (2.0, 2)
+
+
+def test_restore_brings_the_backup_back_and_archives_the_present_set_and_newer_logs(trained: Path) -> None:
+    model = TinyModel(trained)
+    model.build()
+    train(model, loss=2.0)
+    for session in (1, 2):
+        (trained / "tiny_logs" / f"session_{session}").mkdir(parents=True)
+    archive = Backup(trained, "tiny").restore()
+    assert value_of(trained) == (1.0, 1)
+    assert value_of(archive) == (3.0, 3)
+    assert [path.name for path in (archive / "tiny_logs").iterdir()] == ["session_2"]
+    assert [path.name for path in (trained / "tiny_logs").iterdir()] == ["session_1"]
+
+
+def test_restore_brings_a_snapshot_back(trained: Path) -> None:
+    model = TinyModel(trained)
+    model.build()
+    model.io.snapshot()
+    train(model)
+    assert [(point.kind, point.iterations) for point in Backup(trained, "tiny").restore_points()] == [
+        ("backup", 1), ("snapshot", 2),
+    ]  # fmt: skip
+    Backup(trained, "tiny").restore(2)
+    assert value_of(trained) == (2.0, 2)
+    with pytest.raises(InputError, match="no snapshot of iteration 5"):
+        Backup(trained, "tiny").restore(5)
+
+
+def test_a_second_training_on_a_folder_is_refused_with_the_pid_of_the_first(trained: Path) -> None:
+    holder = subprocess.Popen(
+        [sys.executable, "-c", "import sys; from pathlib import Path; from fsdeploy.model.lock import FolderLock\n"
+         "with FolderLock(Path(sys.argv[1]), 'tiny'): print('held', flush=True); input()", str(trained)],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert holder.stdout is not None
+    holder.stdout.readline()
+    with pytest.raises(InputError, match=f"in use by another training .pid {holder.pid} on "):
+        TinyModel(trained)
+    assert value_of(trained) == (2.0, 2), "reading needs no lock"
+    holder.kill()
+    holder.wait()
+    TinyModel(trained).close()
+
+
+def test_a_second_training_in_one_process_is_refused_too(trained: Path) -> None:
+    first = TinyModel(trained)
+    with pytest.raises(InputError, match="in use"):
+        TinyModel(trained)
+    first.close()
+    TinyModel(trained).close()
+
+
+def test_fixed_options_follow_the_model_and_changeable_ones_the_run(
+    trained: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = TrainingOptions(
+        face=FaceOptions(coverage=87.5), loss=LossOptions(loss_function="mae"), optimizer=ALWAYS.optimizer
+    )
+    model = TinyModel(trained, TinyOptions(width=9, pace=0.5), run)
+    assert (model.options.width, model.options.pace) == (4, 0.5)
+    assert (model.training.face.coverage, model.training.loss.loss_function) == (100.0, "mae")
+    assert "option 'coverage' is fixed" in caplog.text
+    assert model.state.current_session["config"]["loss_function"] == "mae"
+    assert "coverage" not in model.state.current_session["config"]
+
+
+def test_a_folder_of_another_plugin_is_refused_by_name(trained: Path) -> None:
+    from fsdeploy.model.registry import model_class
+
+    with pytest.raises(InputError, match="holds a model of the plugin 'tiny', not of 'original'"):
+        model_class("original")(trained)
+
+
+def test_an_unknown_plugin_name_suggests_the_nearest() -> None:
+    from fsdeploy.model.registry import model_class
+
+    with pytest.raises(UnknownModelError, match="did you mean 'original'"):
+        model_class("orignal")
+    assert model_class("Light-Weight".replace("-", "")).name == "lightweight"
+
+
+def test_an_empty_or_missing_folder_is_no_model(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="holds no model"):
+        load_model(tmp_path)
+    with pytest.raises(InputError, match="is not a folder"):
+        load_model(tmp_path / "nowhere")
+    (tmp_path / "original.h5").write_bytes(b"x")
+    with pytest.raises(InputError, match="legacy model: run 'fsdeploy migrate'"):
+        load_model(tmp_path)
+
+
+def test_weights_of_other_options_are_refused_tensor_by_tensor(trained: Path) -> None:
+    path = trained / "tiny_state.json"
+    state = json.loads(path.read_text())
+    state["config"]["width"] = 5
+    state["fsdeploy"]["digest"] = ""
+    path.write_text(json.dumps(state))
+    with pytest.raises(CorruptModelError, match=r"encoder\.conv\.weight is \(4, 3, 5, 5\), not \(5, 3, 5, 5\)"):
+        load_model(trained)
+
+
+def test_a_folder_written_without_training_loads_and_keeps_unknown_keys(tmp_path: Path) -> None:
+    source = TinyModel(None)
+    source.build()
+    legacy = {
+        "name": "tiny",
+        "sessions": {"1": {"timestamp": 1.5, "no_logs": False, "batchsize": 8, "iterations": 40, "config": {},
+                           "loss_names": ["a", "b"]}},
+        "lowest_avg_loss": {"a": 0.25, "b": 0.5},
+        "iterations": 40,
+        "inputs": {"face_in:0": [64, 64, 3]},
+        "config": {"dssim_loss": True, "centering": "face", "coverage": 87.5, "subpixel_upscaling": False,
+                   "mask_type": None, "learn_mask": False, "penalized_mask_loss": False},
+    }  # fmt: skip
+    optimizer = ({"encoder.conv.weight/exp_avg": torch.ones(4, 3, 5, 5)}, {"name": "adam"})
+    write_model_folder(tmp_path / "m", legacy, source.model.state_dict(), optimizer, extra={"origin": "keras2"})
+    loaded = TinyModel(tmp_path / "m")
+    loaded.build()
+    assert (loaded.iterations, loaded.state.lowest_avg_loss) == (40, 0.75)
+    assert loaded.training.face.coverage == 87.5
+    assert loaded.training.loss.loss_function == "ssim"
+    assert loaded.state.config["subpixel_upscaling"] is False
+    assert loaded.state.legacy == {"inputs": {"face_in:0": [64, 64, 3]}}
+    assert loaded.state.extra["origin"] == "keras2"
+    assert loaded.io.load_optimizer()["metadata"] == {"name": "adam"}  # type: ignore[index]
+    with pytest.raises(InputError, match="holds a model 'tiny' already"):
+        write_model_folder(tmp_path / "m", legacy, source.model.state_dict())
