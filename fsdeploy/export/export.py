@@ -1,0 +1,159 @@
+"""`export_model`: from a model folder to a file that was compared with the model before it got its name."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+
+from fsdeploy.errors import CheckFailedError, InputError
+from fsdeploy.export import parity, readback
+from fsdeploy.export.graph import BATCH, trace
+from fsdeploy.export.metadata import describe
+from fsdeploy.export.onnxwriter import set_metadata, write_graph
+from fsdeploy.export.parity import BATCHES, Parity
+from fsdeploy.export.settings import ExportSettings
+from fsdeploy.export.target import Target, face_target, pixel_target
+from fsdeploy.files import atomic_path, sha256
+from fsdeploy.model.folder import load_model
+from fsdeploy.model.inference import Inference
+from fsdeploy.model.info import ModelInfo
+from fsdeploy.runtime.metadata import SwapMetadata
+
+_PIXEL_ATOL = 1.001 / 255
+
+
+@dataclass(frozen=True)
+class ExportReport:
+    """What was written, and how close it is to the model."""
+
+    path: Path
+    sha256: str
+    opset: int
+    ir_version: int
+    megabytes: float
+    """Size in units of 10^6 bytes."""
+    parity: tuple[Parity, ...]
+    metadata: SwapMetadata
+    seconds: float
+
+    @property
+    def max_difference(self) -> float:
+        """Largest difference from the model over all outputs and inputs, on a scale of 0..1."""
+        return max(entry.max_difference for entry in self.parity)
+
+    @property
+    def psnr_db(self) -> float:
+        """Smallest PSNR against the model over all outputs and inputs."""
+        return min(entry.psnr_db for entry in self.parity)
+
+
+def export_model(
+    model_dir: Path,
+    output: Path,
+    swap_sides: bool = False,
+    opset: int = 17,
+    atol: float = 1e-4,
+    *,
+    settings: ExportSettings | None = None,
+    force: bool = False,
+) -> ExportReport:
+    """Export one direction of a model folder.
+
+    Args:
+        model_dir: a model folder.
+        output: the file to write (for the Triton format a folder).
+        swap_sides: False: faces of A get B's face ("a2b"); True: the mirror ("b2a").
+        opset: ONNX operator set, 11 to 20; 17 runs everywhere.
+        atol: largest accepted difference from the torch model, values 0..1. Other precisions than fp32 go by PSNR.
+        settings: format, precision and so on; `opset` and `atol` are then taken from it.
+        force: replace an existing file.
+
+    Returns:
+        The report; the file exists only when everything in it was within tolerance.
+
+    Raises:
+        InputError: wishes that contradict each other, an existing output, an opset that the model cannot meet.
+        CorruptModelError, UnknownModelError: the model folder cannot be loaded.
+        CheckFailedError: the file differs from the model, or is not what was asked for; nothing is left behind.
+    """
+    wishes = settings or ExportSettings(opset=opset, atol=atol)
+    wishes.check()
+    if output.exists() and not force:
+        raise InputError(f"{output} exists already: choose another name or pass --force to replace it")
+    started = time.monotonic()
+    plugin = load_model(model_dir, predict=True)
+    info = plugin.info()
+    target = build_target(Inference(plugin, swap_sides), info, wishes)
+    del plugin
+    graph = trace(target.module, target.examples(), target.inputs, target.outputs, wishes.opset)
+    feeds = _feeds(target)
+    expected = {kind: [target.expect(feed) for feed in batches] for kind, batches in feeds.items()}
+    graph.model.ir_version = readback.ir_for(wishes.opset)
+    metadata = describe(info, target, swap_sides, wishes.opset, graph.model.ir_version, wishes.precision or "fp32")
+    set_metadata(graph.model, metadata.to_props())
+    with atomic_path(output, overwrite=force) as temporary:
+        write_graph(graph, temporary)
+        borders = (target.inputs, target.outputs, target.scale)
+        del graph, target  # the torch weights: the checks below hold the file's own copy
+        readback.read_back(temporary, wishes.opset, *borders[:2])
+        figures = _compare(temporary, [port.name for port in borders[1]], feeds, expected, borders[2])
+        _judge(figures, wishes, exact_pixels=borders[2] == 1.0)
+    return ExportReport(
+        path=output,
+        sha256=sha256(output),
+        opset=wishes.opset,
+        ir_version=metadata.ir_version,
+        megabytes=output.stat().st_size / 1e6,
+        parity=tuple(figures),
+        metadata=metadata,
+        seconds=time.monotonic() - started,
+    )
+
+
+def build_target(inference: Inference, info: ModelInfo, wishes: ExportSettings) -> Target:
+    """The module that a format traces."""
+    if wishes.io == "uint8":
+        return pixel_target(inference, info, wishes.batch)
+    return face_target(inference, info, wishes.batch)
+
+
+def _feeds(target: Target) -> dict[str, list[NDArray[Any]]]:
+    sizes = BATCHES if target.inputs[0].shape[0] == BATCH else (target.batch,) * 2
+    return {"noise": [target.noise(size, seed) for seed, size in enumerate(sizes)]}
+
+
+def _compare(
+    path: Path,
+    names: Sequence[str],
+    feeds: dict[str, list[NDArray[Any]]],
+    expected: dict[str, list[list[NDArray[Any]]]],
+    scale: float,
+) -> list[Parity]:
+    figures = []
+    for kind, batches in feeds.items():
+        pairs = zip(expected[kind], parity.run_file(path, batches), strict=True)
+        figures += parity.compare(names, kind, pairs, scale)
+    return figures
+
+
+def _judge(figures: Sequence[Parity], wishes: ExportSettings, exact_pixels: bool) -> None:
+    precise = (wishes.precision or "fp32") == "fp32"
+    limit = wishes.atol if exact_pixels else max(wishes.atol, _PIXEL_ATOL)
+    for entry in figures:
+        where = f"output '{entry.output}' on {entry.inputs}"
+        if precise and not entry.max_difference <= limit:
+            raise CheckFailedError(
+                f"{where} differs from the model by {entry.max_difference:.3g}, above the tolerance of {limit:.3g}: "
+                "no file was written; raise --atol only if you know why"
+            )
+        if not precise and not (entry.psnr_db >= wishes.least_psnr and math.isfinite(entry.max_difference)):
+            raise CheckFailedError(
+                f"{where} has {entry.psnr_db:.1f} dB against fp32, below the floor of {wishes.least_psnr:.1f} dB: "
+                "no file was written; choose a higher precision or a lower --floor"
+            )

@@ -1,0 +1,167 @@
+"""Look into an ONNX file without loading it: is it whole, and does everything it needs lie inside it?
+
+A small reader of the protobuf wire format (https://protobuf.dev/programming-guides/encoding/) that walks the messages
+of onnx.proto and skips the weights. It needs neither the onnx package nor memory for the tensors.
+"""
+
+from __future__ import annotations
+
+import mmap
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath, PureWindowsPath
+
+from fsdeploy.errors import HostileFileError, InputError
+
+_MODEL_GRAPH, _MODEL_FUNCTIONS, _MODEL_IR, _MODEL_OPSET, _MODEL_METADATA = 7, 25, 1, 8, 14
+_MAX_DEPTH = 32
+
+
+@dataclass(frozen=True)
+class OnnxFile:
+    """What the outermost messages of an ONNX file say."""
+
+    ir_version: int
+    opsets: dict[str, int]
+    """Operator domain ("" is the standard one) -> version."""
+    metadata: dict[str, str]
+    external: tuple[str, ...] = field(default=())
+    """Side files that hold weights; empty for a file that stands alone."""
+
+
+class _TruncatedError(Exception):
+    pass
+
+
+def scan(path: Path) -> OnnxFile:
+    """Read the outline of an ONNX file.
+
+    Raises:
+        InputError: missing, empty, truncated, or not an ONNX file.
+        HostileFileError: keeps weights in a file outside its own folder.
+    """
+    try:
+        with path.open("rb") as stream:
+            data = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)  # closed with its last view
+        outline = _model(memoryview(data))
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is empty"
+        raise InputError(f"cannot read {path}: {reason}") from error
+    except (_TruncatedError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is not a whole ONNX file: it is truncated or of another format") from error
+    for location in outline.external:
+        _check_location(path, location)
+    return outline
+
+
+def _check_location(path: Path, location: str) -> None:
+    posix, windows = PurePosixPath(location), PureWindowsPath(location)
+    outside = posix.is_absolute() or windows.is_absolute() or bool(windows.drive)
+    if outside or ".." in posix.parts or ".." in windows.parts:
+        raise HostileFileError(f"{path} wants to read weights from '{location}', outside its own folder: refused")
+
+
+def _model(data: memoryview) -> OnnxFile:
+    version, opsets, metadata, external, graphs = 0, {}, {}, set(), 0
+    for number, value in _fields(data):
+        if number == _MODEL_IR and isinstance(value, int):
+            version = value
+        elif not isinstance(value, memoryview):
+            continue
+        elif number == _MODEL_OPSET:
+            parts = dict(_fields(value))
+            opsets[_text(parts.get(1, b""))] = parts.get(2, 0)
+        elif number == _MODEL_METADATA:
+            parts = dict(_fields(value))
+            metadata[_text(parts.get(1, b""))] = _text(parts.get(2, b""))
+        elif number == _MODEL_GRAPH:
+            graphs += 1
+            external |= set(_graph_locations(value, 0))
+        elif number == _MODEL_FUNCTIONS:
+            external |= {name for n, v in _fields(value) if n == 7 for name in _node_locations(v, 0)}
+    if not graphs or not version:
+        raise _TruncatedError
+    return OnnxFile(version, {k: int(v) for k, v in opsets.items()}, metadata, tuple(sorted(external)))
+
+
+def _graph_locations(graph: memoryview, depth: int) -> Iterator[str]:
+    if depth > _MAX_DEPTH:
+        raise _TruncatedError
+    for number, value in _fields(graph):
+        if not isinstance(value, memoryview):
+            continue
+        if number == 1:
+            yield from _node_locations(value, depth)
+        elif number == 5:
+            yield from _tensor_locations(value)
+        elif number == 15:  # SparseTensorProto: values 1, indices 2
+            for part, tensor in _fields(value):
+                if part in (1, 2) and isinstance(tensor, memoryview):
+                    yield from _tensor_locations(tensor)
+
+
+def _node_locations(node: object, depth: int) -> Iterator[str]:
+    for number, attribute in _fields(node):
+        if number != 5 or not isinstance(attribute, memoryview):
+            continue
+        for part, value in _fields(attribute):
+            if not isinstance(value, memoryview):
+                continue
+            if part in (5, 10):
+                yield from _tensor_locations(value)
+            elif part in (6, 11):
+                yield from _graph_locations(value, depth + 1)
+
+
+def _tensor_locations(tensor: memoryview) -> Iterator[str]:
+    entries, external = [], False
+    for number, value in _fields(tensor):
+        if number == 13:
+            entries.append(dict(_fields(value)))
+        elif number == 14:
+            external = value == 1
+    if external:
+        for entry in entries:
+            if _text(entry.get(1, b"")) == "location":
+                yield _text(entry.get(2, b""))
+
+
+def _text(value: object) -> str:
+    return bytes(value).decode("utf-8") if isinstance(value, (bytes, memoryview)) else ""
+
+
+def _fields(data: object) -> Iterator[tuple[int, int | memoryview]]:
+    """Field number and value (a number, or the bytes of a string or message) of one protobuf message."""
+    if not isinstance(data, memoryview):
+        raise _TruncatedError
+    position, end = 0, len(data)
+    while position < end:
+        key, position = _varint(data, position)
+        number, kind = key >> 3, key & 7
+        if kind == 0:
+            whole, position = _varint(data, position)
+            yield number, whole
+            continue
+        if kind == 2:
+            length, position = _varint(data, position)
+        elif kind in (1, 5):
+            length = 8 if kind == 1 else 4
+        else:
+            raise _TruncatedError
+        if number == 0 or position + length > end:
+            raise _TruncatedError
+        yield number, data[position : position + length]
+        position += length
+
+
+def _varint(data: memoryview, position: int) -> tuple[int, int]:
+    value = 0
+    for shift in range(0, 70, 7):
+        if position >= len(data):
+            raise _TruncatedError
+        byte = data[position]
+        position += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, position
+    raise _TruncatedError

@@ -1,0 +1,225 @@
+"""Run an exported file: `Swapper("a2b.onnx")(frame, landmarks)`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fsdeploy.errors import InputError
+from fsdeploy.runtime.geometry import FaceGeometry, face_geometry
+from fsdeploy.runtime.mask import FACE_ELLIPSE, ellipse_mask, feather, hull_mask, match_mean
+from fsdeploy.runtime.metadata import SwapMetadata
+from fsdeploy.runtime.onnxfile import scan
+from fsdeploy.runtime.paste import crop_patch, paste_patch
+from fsdeploy.runtime.providers import FIXED_BATCH
+from fsdeploy.runtime.session import BoundSession
+
+MaskKind = Literal["auto", "learned", "hull", "ellipse"]
+_ENGINE_BATCHES = (1, 2, 4, 8, 16)
+
+Crops = NDArray[np.uint8] | NDArray[np.float32]
+
+
+class Swapper:
+    """One direction of a swap model on onnxruntime.
+
+    Example:
+        >>> from fsdeploy.runtime import Swapper
+        >>> swapper = Swapper("a2b.onnx")
+        >>> swapped = swapper(frame, landmarks)
+
+    Args:
+        path: a file written by `fsdeploy export`, of any format but Triton's.
+        providers: "auto", or execution providers in order of preference ("cuda", "cpu", ... or their full names).
+        strict: refuse to run on anything but the first provider asked for.
+        threads: threads within one operator on the CPU; None = onnxruntime's choice.
+        batch: most faces per run.
+        mask: what is blended when calling the swapper: the model's own mask, the outline of the landmarks, an ellipse;
+            "auto" takes the model's own where it has one, else the outline.
+        match_color: shift the swapped face to the mean colour of the face that it replaces.
+        binding: keep input and output buffers on the provider's device; None = on a GPU only.
+
+    Raises:
+        InputError: the file is missing, damaged, not fsdeploy's, or cannot be loaded.
+        HostileFileError: the file refers to data outside its folder.
+        ProviderUnavailableError: `strict` and the provider does not run here; or onnxruntime is broken.
+    """
+
+    metadata: SwapMetadata
+    provider: str
+    """Full name of the execution provider that the session really uses."""
+
+    def __init__(
+        self,
+        path: str | Path,
+        providers: str | Sequence[str] = "auto",
+        strict: bool = False,
+        threads: int | None = None,
+        *,
+        batch: int = 16,
+        mask: MaskKind = "auto",
+        match_color: bool = True,
+        binding: bool | None = None,
+    ) -> None:
+        self.path = Path(path)
+        outline = scan(self.path)
+        self.metadata = SwapMetadata.from_props(outline.metadata, str(self.path))
+        if outline.external:
+            raise InputError(f"{self.path} keeps weights in {outline.external[0]}: export it again as one file")
+        self.format = str(self.metadata.extra.get("format", "onnx"))
+        if mask == "learned" and not self.metadata.has_mask:
+            raise InputError(f"{self.path} has no mask of its own: use mask='auto'")
+        self._session = BoundSession(self.path, providers, strict, threads, binding)
+        self.provider = self._session.provider
+        self._batch = self._session.fixed_batch or max(1, batch)
+        self._mask = mask
+        self._match_color = match_color
+
+    def __repr__(self) -> str:
+        meta = self.metadata
+        return f"Swapper({self.path.name}: {meta.plugin} {meta.direction}, {meta.input_size} px, {self.provider})"
+
+    @property
+    def crop_size(self) -> int:
+        """Edge of the crops that `swap` takes, in pixels."""
+        return int(self.metadata.extra.get("crop_size", self.metadata.input_size))
+
+    @property
+    def face_size(self) -> int:
+        """Edge of the faces that `swap` gives, in pixels."""
+        return int(self.metadata.extra.get("face_size", self.metadata.output_size))
+
+    def warm_up(self, batches: Sequence[int] = (1,)) -> None:
+        """Run once per batch size on black faces, so that the first real call does not pay for set-up."""
+        for size in batches:
+            if self.format == "frame":
+                self._run_frame(np.zeros((64, 64, 3), np.uint8), np.eye(3)[:2] * self.metadata.input_size / 64)
+            else:
+                self.swap(np.zeros((size, self.crop_size, self.crop_size, 3), np.uint8))
+
+    def swap(self, crops: Crops) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
+        """Swap aligned crops.
+
+        Args:
+            crops: (N, S, S, 3), BGR, uint8 (0..255) or float32 (0..1); S is `crop_size`.
+
+        Returns:
+            Faces (N, O, O, 3) float32 BGR 0..1 and masks (N, O, O) float32 0..1, None when the model has none.
+
+        Raises:
+            InputError: another shape or type; the file holds a whole-frame graph.
+        """
+        if self.format == "frame":
+            raise InputError(f"{self.path} takes whole frames: call swapper(frame, landmarks)")
+        size = self.crop_size
+        self._check(crops, (None, size, size, 3), (np.uint8, np.float32), "crops")
+        faces, masks = [], []
+        for start in range(0, len(crops), self._batch):
+            part = crops[start : start + self._batch]
+            outputs = self._session.run([self._to_input(self._padded(part))])
+            face, mask = self._from_outputs(outputs)
+            faces.append(face[: len(part)])
+            if mask is not None:
+                masks.append(mask[: len(part)])
+        if not faces:
+            empty = np.zeros((0, self.face_size, self.face_size, 3), np.float32)
+            return empty, empty[..., 0] if self.metadata.has_mask else None
+        return np.concatenate(faces), np.concatenate(masks) if masks else None
+
+    def __call__(self, frame: NDArray[np.uint8], landmarks: NDArray[np.floating]) -> NDArray[np.uint8]:
+        """Swap the faces of one frame: crop, swap, match colour, feather the mask, paste.
+
+        Args:
+            frame: (H, W, 3) uint8 BGR; not changed.
+            landmarks: (68, 2) in frame pixels, or (F, 68, 2) for F faces; later faces lie over earlier ones.
+
+        Returns:
+            The finished frame, (H, W, 3) uint8.
+
+        Raises:
+            InputError: another shape or type, or landmarks that all coincide.
+        """
+        self._check(frame, (None, None, 3), (np.uint8,), "the frame")
+        points = np.asarray(landmarks, np.float64)
+        if points.shape[-2:] != (68, 2) or points.ndim not in (2, 3):
+            raise InputError(f"landmarks must be (68, 2) or (F, 68, 2), got {points.shape}")
+        points = points.reshape(-1, 68, 2)
+        if not np.isfinite(points).all():
+            raise InputError("landmarks must be finite numbers, got NaN or infinity")
+        if not len(points):
+            return frame.copy()
+        if self.format == "frame":
+            for face in points:
+                frame = self._run_frame(frame, face)
+            return frame
+        return self._swap_faces(frame, points)
+
+    def _swap_faces(self, frame: NDArray[np.uint8], points: NDArray[np.float64]) -> NDArray[np.uint8]:
+        faces_in = [face_geometry(face, self.metadata) for face in points]
+        crops = np.stack([crop_patch(frame, face.matrix(self.crop_size), self.crop_size) for face in faces_in])
+        faces, masks = self.swap(crops)
+        finished = frame.copy()
+        for index, geometry in enumerate(faces_in):
+            matrix = geometry.matrix(self.face_size)
+            mask = self._mask_of(geometry, None if masks is None else masks[index])
+            face = faces[index]
+            if self._match_color:
+                reference = crop_patch(frame, matrix, self.face_size).astype(np.float32) / 255
+                face = match_mean(face, reference, mask)
+            paste_patch(finished, np.clip(face, 0, 1), feather(mask), matrix)
+        return finished
+
+    def _mask_of(self, face: FaceGeometry, learned: NDArray[np.float32] | None) -> NDArray[np.float32]:
+        if learned is not None and self._mask in ("auto", "learned"):
+            return np.clip(learned, 0.0, 1.0)
+        if self._mask == "ellipse":
+            return ellipse_mask(self.face_size, *face.ellipse(*FACE_ELLIPSE))
+        return hull_mask(face.landmarks_in(self.face_size), self.face_size)
+
+    def _run_frame(self, frame: NDArray[np.uint8], face: NDArray[np.float64]) -> NDArray[np.uint8]:
+        finished: NDArray[np.uint8] = self._session.run([frame, face.astype(np.float32)])[0]
+        return finished
+
+    def _padded(self, crops: Crops) -> Crops:
+        """Fill up to a batch size that the engine was, or will be, compiled for; the surplus is cut off again."""
+        target = self._session.fixed_batch or len(crops)
+        if not self._session.fixed_batch and self.provider in FIXED_BATCH:
+            target = next((size for size in _ENGINE_BATCHES if size >= len(crops)), len(crops))
+        if target == len(crops):
+            return crops
+        return np.concatenate([crops, np.repeat(crops[-1:], target - len(crops), axis=0)])
+
+    def _to_input(self, crops: Crops) -> NDArray[Any]:
+        if self.metadata.color_order == "rgb":
+            crops = crops[..., ::-1]
+        if self._session.input_type == np.uint8:
+            crops = crops if crops.dtype == np.uint8 else np.rint(np.clip(crops, 0, 1) * 255).astype(np.uint8)
+        elif crops.dtype == np.uint8:
+            crops = crops.astype(np.float32) / 255
+        if self.metadata.layout == "NCHW":
+            crops = crops.transpose(0, 3, 1, 2)
+        return np.ascontiguousarray(crops)
+
+    def _from_outputs(self, outputs: list[NDArray[Any]]) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
+        if self.format == "dfm":
+            outputs = [outputs[1], outputs[2]]
+        images = [entry.astype(np.float32) / 255 if entry.dtype == np.uint8 else entry for entry in outputs]
+        if self.metadata.layout == "NCHW":
+            images = [entry.transpose(0, 2, 3, 1) for entry in images]
+        face = images[0][..., ::-1] if self.metadata.color_order == "rgb" else images[0]
+        return np.ascontiguousarray(face, np.float32), images[1][..., 0] if len(images) > 1 else None
+
+    def _check(self, array: Any, shape: tuple[int | None, ...], types: tuple[type, ...], what: str) -> None:
+        wanted = "(" + ", ".join("N" if edge is None else str(edge) for edge in shape) + ")"
+        kinds = " or ".join(np.dtype(kind).name for kind in types)
+        if not isinstance(array, np.ndarray):
+            raise InputError(f"{what} must be a numpy array {wanted} {kinds}, got {type(array).__name__}")
+        fits = len(array.shape) == len(shape) and all(
+            edge is None or edge == got for edge, got in zip(shape, array.shape, strict=True)
+        )
+        if not fits or array.dtype.type not in types:
+            raise InputError(f"{what} must be {wanted} {kinds}, got {array.shape} {array.dtype}")
