@@ -7,7 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from fsdeploy.errors import InputError
 from fsdeploy.faces.aligned import AlignedFace
+from fsdeploy.faces.geometry import PADDING, Centering
 from fsdeploy.runtime.metadata import SwapMetadata
 
 Matrix = NDArray[np.float64]
@@ -26,8 +28,7 @@ class FaceGeometry:
         crop = self.metadata.extra.get("crop")
         if crop is None or crop["name"] == "none":
             meta = self.metadata
-            found = self.aligned.crop_matrix(size, meta.centering, meta.coverage, meta.vertical_offset)
-            return np.asarray(found, np.float64)
+            return self.aligned.crop_matrix(size, as_centering(meta.centering), meta.coverage, meta.vertical_offset)
         scale = size / crop["side"]
         matrix: Matrix = np.asarray(self.aligned.matrix, np.float64) * scale
         matrix[:, 2] += size / 2 - np.asarray(crop["center"]) * scale
@@ -47,6 +48,17 @@ class FaceGeometry:
         point = crop[:, :2] @ np.linalg.solve(base[:, :2], np.asarray(center) - base[:, 2]) + crop[:, 2]
         x, y = (point + 0.5) / size
         return (float(x), float(y)), (half_axes[0] * scale / size, half_axes[1] * scale / size)
+
+
+def as_centering(name: str) -> Centering:
+    """A centering by the name that metadata gives.
+
+    Raises:
+        InputError: an unknown one.
+    """
+    if name not in PADDING:
+        raise InputError(f"metadata names the centering '{name}': only {', '.join(PADDING)} are known; export again")
+    return name
 
 
 def face_geometry(landmarks: NDArray[np.float64], metadata: SwapMetadata) -> FaceGeometry:

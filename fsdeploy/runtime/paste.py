@@ -127,6 +127,8 @@ def _warp_visible(
     flags = cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP
     region = (int(x1 - x0), int(y1 - y0))
     warped = cv2.warpAffine(premultiplied, shifted, region, flags=flags, borderMode=cv2.BORDER_CONSTANT, borderValue=0)
+    # A cubic warp overshoots beside steep edges; colour goes down with the opacity, or flat areas would light up.
+    warped = np.divide(warped, np.maximum(warped[..., 3:], 1.0))
     opacity = np.asarray(np.clip(warped[..., 3], 0.0, 1.0), np.float32)
     colour = np.asarray(np.clip(warped[..., :3], 0.0, opacity[..., None]), np.float32)
     return int(x0), int(y0), colour, opacity

@@ -168,7 +168,7 @@ class Swapper:
             mask = self._mask_of(geometry, None if masks is None else masks[index])
             face = faces[index]
             if self._match_color:
-                reference = crop_patch(frame, matrix, self.face_size).astype(np.float32) / 255
+                reference = np.asarray(crop_patch(frame, matrix, self.face_size), np.float32) / np.float32(255)
                 face = match_mean(face, reference, mask)
             paste_patch(finished, np.clip(face, 0, 1), feather(mask), matrix)
         return finished
@@ -199,7 +199,7 @@ class Swapper:
         if self._session.input_type == np.uint8:
             crops = crops if crops.dtype == np.uint8 else np.rint(np.clip(crops, 0, 1) * 255).astype(np.uint8)
         elif crops.dtype == np.uint8:
-            crops = crops.astype(np.float32) / 255
+            crops = crops.astype(np.float32) / np.float32(255)
         if self.metadata.layout == "NCHW":
             crops = crops.transpose(0, 3, 1, 2)
         return np.ascontiguousarray(crops)
@@ -207,7 +207,7 @@ class Swapper:
     def _from_outputs(self, outputs: list[NDArray[Any]]) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
         if self.format == "dfm":
             outputs = [outputs[1], outputs[2]]
-        images = [entry.astype(np.float32) / 255 if entry.dtype == np.uint8 else entry for entry in outputs]
+        images = [_to_unit(entry) for entry in outputs]
         if self.metadata.layout == "NCHW":
             images = [entry.transpose(0, 2, 3, 1) for entry in images]
         face = images[0][..., ::-1] if self.metadata.color_order == "rgb" else images[0]
@@ -223,3 +223,9 @@ class Swapper:
         )
         if not fits or array.dtype.type not in types:
             raise InputError(f"{what} must be {wanted} {kinds}, got {array.shape} {array.dtype}")
+
+
+def _to_unit(values: NDArray[Any]) -> NDArray[np.float32]:
+    """Outputs as float32 in 0..1."""
+    full = np.float32(255 if values.dtype == np.uint8 else 1)
+    return values.astype(np.float32, copy=False) / full

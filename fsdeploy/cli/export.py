@@ -1,0 +1,113 @@
+"""`fsdeploy export`: one direction of a model folder as a file that other programs run."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from fsdeploy.errors import InputError
+
+if TYPE_CHECKING:
+    from fsdeploy.export import ExportReport
+
+_PLACES = {
+    "onnx": ("fsdeploy convert -m {path} ...", "onnxruntime in any language: see docs/embedding.md"),
+    "dfm": (
+        "DeepFaceLive: <userdata>/dfm_models/",
+        "FaceFusion: .assets/models/custom/ (only this file; then --deep-swapper-model custom/{stem})",
+        "VisoMaster: model_assets/dfm_models/",
+    ),
+    "triton": ("tritonserver --model-repository={path}",),
+}
+
+
+@click.command()
+@click.argument("model_dir", type=click.Path(path_type=Path))
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="File to write [<model>_a2b.onnx].")
+@click.option("--swap-sides", is_flag=True, help="Export B to A: faces of B get A's face.")
+@click.option("--format", "kind", type=click.Choice(["onnx", "dfm", "triton"]), default="onnx", show_default=True)
+@click.option("--opset", type=int, default=17, show_default=True, help="ONNX operator set; 17 runs everywhere.")
+@click.option("--batch", default=None, metavar="dynamic|N", help="Faces per run: free, or fixed [dynamic].")
+@click.option("--precision", type=click.Choice(["fp32", "fp16-storage", "fp16", "int8"]), help="Of weights and sums.")
+@click.option("--io", type=click.Choice(["float", "uint8"]), help="onnx: values 0..1, or a frame's own pixels.")
+@click.option("--graph", type=click.Choice(["face", "frame"]), help="onnx: the swap of a crop, or of a whole frame.")
+@click.option("--size", type=int, help="dfm: edge of the app's crop in pixels [224].")
+@click.option(
+    "--crop",
+    type=click.Choice(["none", "facefusion", "deepfacelive", "dfl-whole-face"]),
+    help="dfm: the app whose crop the file expects [facefusion].",
+)
+@click.option("--mask", type=click.Choice(["auto", "learned", "hull", "ellipse", "ones"]), help="dfm and frame.")
+@click.option("--faces", type=click.Path(path_type=Path), help="Extracted faces to compare and calibrate on.")
+@click.option("--atol", type=float, default=1e-4, show_default=True, help="Largest difference from the model, fp32.")
+@click.option("--floor", type=float, help="Smallest PSNR in dB against fp32, other precisions.")
+@click.option("--force", is_flag=True, help="Replace an existing file.")
+@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
+def export(
+    model_dir: Path, output: Path | None, swap_sides: bool, kind: Any, batch: str | None, as_json: bool, force: bool,
+    **wishes: Any,
+) -> None:  # fmt: skip
+    """Export one direction of MODEL_DIR, compare it with the model, and write it only when both agree.
+
+    \b
+    Examples:
+      fsdeploy export my_model -o a2b.onnx
+      fsdeploy export my_model --swap-sides --faces faces_b
+      fsdeploy export my_model --format dfm --crop deepfacelive -o me.dfm
+      fsdeploy export my_model --graph frame -o whole_swap.onnx
+    """
+    from fsdeploy.export import ExportSettings, export_model
+    from fsdeploy.progress import stage
+
+    settings = ExportSettings(format=kind, batch=_batch(batch), **wishes)
+    settings.check()
+    target = output or default_output(model_dir, kind, swap_sides)
+    with stage(f"Exporting {model_dir} to {target}", quiet=as_json):
+        report = export_model(model_dir, target, swap_sides, settings=settings, force=force)
+    click.echo(json.dumps(report_values(report), indent=2) if as_json else report_text(report, kind))
+
+
+def default_output(model_dir: Path, kind: str, swap_sides: bool) -> Path:
+    """<model folder>_a2b.onnx (or .dfm, or a folder) in the current folder."""
+    direction = "b2a" if swap_sides else "a2b"
+    suffix = {"onnx": ".onnx", "dfm": ".dfm", "triton": "_triton"}[kind]
+    return Path(f"{model_dir.resolve().name}_{direction}{suffix}")
+
+
+def _batch(text: str | None) -> int | None:
+    if text is None or text == "dynamic":
+        return None
+    if not text.isdigit():
+        raise InputError(f"--batch must be 'dynamic' or a number, got '{text}'")
+    return int(text)
+
+
+def report_values(report: ExportReport) -> dict[str, Any]:
+    """The report as JSON values."""
+    values = dataclasses.asdict(report)
+    values["path"] = str(report.path)
+    values["max_difference"] = report.max_difference
+    return values
+
+
+def report_text(report: ExportReport, kind: str) -> str:
+    """The report for people: parity per output, then the lines that matter last."""
+    lines = [
+        f"{entry.output:>20} on {entry.samples} {entry.inputs}: max difference {entry.max_difference:.2g}, "
+        f"mean {entry.mean_difference:.2g}, {entry.psnr_db:.1f} dB"
+        for entry in report.parity
+    ]
+    lines += [
+        f"file     {report.path}",
+        f"size     {report.megabytes:.1f} MB",
+        f"opset    {report.opset}, IR {report.ir_version}",
+        f"largest difference from the model {report.max_difference:.2g}",
+        f"sha256   {report.sha256}",
+    ]
+    places = _PLACES[kind]
+    lines += [f"use with {place.format(path=report.path, stem=report.path.stem)}" for place in places]
+    return "\n".join(lines)

@@ -1,0 +1,124 @@
+"""Small models to export: real plugins of two layers, in real model folders."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fsdeploy.config.training import FaceOptions, MaskOptions, TrainingOptions
+from fsdeploy.model.base import ModelBase
+from fsdeploy.model.network import SharedEncoderNetwork, SwapNetwork
+from fsdeploy.model.registry import register
+
+
+class TinyEncoder(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 8, 5, 2)
+        self.dense = nn.Linear(8 * 16 * 16, 48)
+
+    def forward(self, face: Tensor) -> Tensor:
+        return self.dense(F.leaky_relu(self.conv(F.pad(face, (1, 2, 1, 2))), 0.1).flatten(1))
+
+
+class TinyDecoder(nn.Module):
+    def __init__(self, learn_mask: bool) -> None:
+        super().__init__()
+        self.dense = nn.Linear(48, 8 * 16 * 16)
+        self.up = nn.Conv2d(8, 32, 3, padding=1)
+        self.face_out = nn.Conv2d(8, 3, 5, padding=2)
+        self.mask_out = nn.Conv2d(8, 1, 5, padding=2) if learn_mask else None
+
+    def forward(self, code: Tensor) -> list[Tensor]:
+        x = F.pixel_shuffle(F.leaky_relu(self.up(self.dense(code).reshape(-1, 8, 16, 16)), 0.1), 2)
+        outputs = [torch.sigmoid(self.face_out(x))]
+        if self.mask_out is not None:
+            outputs.append(torch.sigmoid(self.mask_out(x)))
+        return outputs
+
+
+@register
+class TinyModel(ModelBase):
+    """32 px, about 0.3 M parameters: the plugin that export tests train nothing with."""
+
+    name = "tiny"
+
+    def __init__(self, *args: object, **kwargs: object) -> None:
+        super().__init__(*args, **kwargs)
+        self.input_shape = (3, 32, 32)
+
+    def build_model(self, inputs: list[tuple[int, ...]] | None = None) -> SwapNetwork:
+        learn = self.training.mask.learn_mask
+        return SharedEncoderNetwork(TinyEncoder(), TinyDecoder(learn), TinyDecoder(learn))
+
+
+@register
+class TinyRgbModel(TinyModel):
+    """The same with red first, and two faces per side."""
+
+    name = "tiny_rgb"
+    color_order = "rgb"
+
+
+def write_model(folder: Path, model: type[ModelBase] = TinyModel, learn_mask: bool = False, **face: object) -> Path:
+    """A model folder with seeded weights, strong enough that pictures differ."""
+    torch.manual_seed(7)
+    training = TrainingOptions(mask=MaskOptions(learn_mask=learn_mask), face=FaceOptions(**face))
+    plugin = model(folder, training=training)
+    plugin.build()
+    with torch.no_grad():
+        for parameter in plugin.model.parameters():
+            if parameter.ndim > 1:
+                parameter.mul_(2.5)
+    plugin.io.save(is_exit=True)
+    plugin.io.close()
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_model(tmp_path_factory.mktemp("models") / "tiny")
+
+
+@pytest.fixture(scope="session")
+def tiny_masked(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_model(tmp_path_factory.mktemp("models") / "masked", learn_mask=True, centering="legacy")
+
+
+@pytest.fixture(scope="session")
+def tiny_rgb(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_model(tmp_path_factory.mktemp("models") / "rgb", TinyRgbModel, learn_mask=True)
+
+
+@pytest.fixture
+def landmarks() -> np.ndarray:
+    """68 points of a face 90 px wide, turned by 10 degrees, about (160, 120): the spec's test figure, smaller."""
+    return figure_landmarks(90.0, (160.0, 120.0), 10.0)
+
+
+def figure_landmarks(width: float, centre: tuple[float, float], degrees: float) -> np.ndarray:
+    from fsdeploy.faces.landmarks import MEAN_FACE
+
+    k = np.arange(17) * math.pi / 16
+    jaw = np.stack([0.5 - 0.62 * np.cos(k), 0.2 + np.sin(k)], axis=1)
+    points = np.concatenate([jaw, MEAN_FACE]) - 0.5
+    a = math.radians(degrees)
+    turn = np.array([[math.cos(a), -math.sin(a)], [math.sin(a), math.cos(a)]])
+    return points @ turn.T * width + centre
+
+
+def smooth_frame(height: int = 240, width: int = 320) -> np.ndarray:
+    y, x = np.mgrid[:height, :width]
+    planes = [255 * x / (width - 1), 255 * y / (height - 1), 127.5 + 127.5 * np.sin(x / 40) * np.cos(y / 30)]
+    return np.rint(np.stack(planes, axis=-1)).astype(np.uint8)
+
+
+@pytest.fixture
+def frame() -> np.ndarray:
+    return smooth_frame()
