@@ -126,8 +126,14 @@ class OptimizerOptions:
 class LoaderOptions:
     """How faces are read. Never stored with a model."""
 
-    num_processes: int = option(4, "Worker processes; 0 reads in the main process.", minimum=0, maximum=32)
+    num_processes: int = option(4, "Workers that prepare faces; 0 prepares them when they are asked for.",
+                                minimum=0, maximum=32)  # fmt: skip
     pre_fetch: int = option(2, "Batches prepared ahead per worker.", minimum=1, maximum=10)
+    augment_on: str = option("auto", "Where faces are varied; auto takes the training device if it is no CPU.",
+                             choices=("auto", "cpu", "device"))  # fmt: skip
+    cache_budget: int = option(4096, "Megabytes of finished crops to keep, so a face is decoded once; 0 keeps none.",
+                               minimum=0, maximum=1048576)  # fmt: skip
+    cache_folder: str = option("", "Folder for a crop cache that outlives the run; empty keeps crops in memory.")
 
 
 @dataclass(frozen=True)
