@@ -76,7 +76,7 @@ def read_face(path: Path) -> tuple[NDArray[np.uint8], FaceHeader]:
         raise InputError(f"cannot read {path}: {error.strerror or error}") from error
     header = read_header(data, str(path))
     try:
-        _check_complete(data)
+        check_complete(data)
     except FsdeployError as error:
         raise type(error)(f"{path}: {error}") from error
     image = decode_image(data, str(path))
@@ -211,8 +211,12 @@ def _face_text(stream: BinaryIO, chunk: _Chunk) -> str | None:
     return text.decode("utf-8", errors="replace")
 
 
-def _check_complete(data: bytes) -> None:
-    """Refuse pixel data that is cut off or damaged: decoders fill what is missing with grey."""
+def check_complete(data: bytes) -> None:
+    """Refuse a PNG whose pixel data is cut off or damaged: decoders fill what is missing with grey.
+
+    Raises:
+        NotAFaceError, HostileFileError, InputError: `data` is no sound PNG.
+    """
     for chunk in _chunks(io.BytesIO(data), len(data)):
         if chunk.kind == b"IDAT":
             stored = data[chunk.end - 4 : chunk.end]
