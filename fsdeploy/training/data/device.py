@@ -1,7 +1,7 @@
 """The same variations as batched torch operations: bytes go to the device, everything else happens there in float32.
 
-The random numbers are those of the CPU path (`augmentation.Draw`), so both paths make the same batch up to rounding: the
-CPU rounds to 8 bits after every step, the device never does.
+The random numbers are those of the CPU path (`augmentation.Draw`), so both paths make the same batch up to rounding:
+the CPU rounds to 8 bits after every step, the device never does.
 """
 
 from __future__ import annotations
