@@ -44,17 +44,24 @@ class FolderLock:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             handle = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o644)
         except OSError as error:
-            raise InputError(
-                f"cannot write {self._path.parent}: {error.strerror}: a training needs write permission there"
-            ) from error
+            raise self._cannot_write(error) from error
         if not _lock(handle):
             holder = os.read(handle, 200).decode("utf-8", "replace").strip()
             os.close(handle)
             raise self._refusal(holder or "its process could not be read")
-        os.ftruncate(handle, 0)
-        os.write(handle, f"pid {os.getpid()} on {socket.gethostname()}\n".encode())
+        try:
+            # Written over the last holder's line: on a full disk the file still has its block.
+            os.ftruncate(handle, os.write(handle, f"pid {os.getpid()} on {socket.gethostname()}\n".encode()))
+        except OSError as error:
+            os.close(handle)
+            raise self._cannot_write(error) from error
         _held.add(self._path)
         self._handle = handle
+
+    def _cannot_write(self, error: OSError) -> InputError:
+        return InputError(
+            f"cannot write {self._path.parent}: {error.strerror}: training needs write permission and free space there"
+        )
 
     def _refusal(self, holder: str) -> InputError:
         return InputError(
@@ -62,10 +69,9 @@ class FolderLock:
         )
 
     def release(self) -> None:
-        """Give the lock back; no-op when it is not held. The empty file stays: removing it would race with others."""
+        """Give the lock back; no-op when it is not held. The file stays: removing it would race with others."""
         if not self.held:
             return
-        os.ftruncate(self._handle, 0)
         os.close(self._handle)
         _held.discard(self._path)
         self._handle = -1

@@ -1,0 +1,189 @@
+"""Kill a process that saves a model in a loop, and see whether the folder still loads.
+
+    python benchmarks/kill_during_saves.py --rounds 100
+
+Two experiments. `random`: SIGKILL at random moments of a loop of saves (weights, optimizer, backup). `every step`: one
+save is cut short before each single system call that changes the folder (open for writing, rename, unlink, sync).
+Every tensor of a save holds the iteration's number, so a set that is mixed from two saves is noticed. Each round must
+load, be of one iteration throughout, and be no older than the last save that was reported done.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fsdeploy.config.training import OptimizerOptions, TrainingOptions
+from fsdeploy.model.base import ModelBase
+from fsdeploy.model.folder import load_model
+from fsdeploy.model.network import SharedEncoderNetwork, SwapNetwork
+from fsdeploy.model.registry import register
+from fsdeploy.nn import SameConv2d
+
+ALWAYS = TrainingOptions(optimizer=OptimizerOptions(save_optimizer="always"))
+_AUDITED = {"open", "os.rename", "os.remove", "os.mkdir", "os.truncate"}
+
+
+@register
+class SavedModel(ModelBase):
+    """A network whose size makes one save take some milliseconds."""
+
+    name = "saved"
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.input_shape = (3, 8, 8)
+
+    def build_model(self, inputs: list[tuple[int, ...]] | None = None) -> SwapNetwork:
+        def part() -> nn.Module:
+            return SameConv2d(3, 3 * WIDTH, 5)
+
+        return SharedEncoderNetwork(part(), part(), part())
+
+
+WIDTH = 100
+
+
+class Moments:
+    """Optimizer state that holds the iteration's number."""
+
+    def __init__(self, iteration: int) -> None:
+        self.iteration = iteration
+
+    def state_tensors(self) -> tuple[Mapping[str, Tensor], Mapping[str, Any]]:
+        return {"moments": torch.full((50_000,), float(self.iteration))}, {"iteration": self.iteration}
+
+
+def save_in_a_loop(folder: Path, saves: int, report: int) -> None:
+    """Save `saves` times with falling loss, so that each save also writes the backup; write each number when done."""
+    model = SavedModel(folder, training=ALWAYS)
+    model.build()
+    for _ in range(saves):
+        model.state.increment_iterations()
+        with torch.no_grad():
+            for tensor in model.model.parameters():
+                tensor.fill_(float(model.iterations))
+        model.add_history([1.0 / model.iterations])
+        model.io.save(Moments(model.iterations))
+        model.io.wait()
+        os.write(report, b"%d\n" % model.iterations)
+
+
+def check(folder: Path, at_least: int) -> str:
+    """Why the folder is not a good set of iteration `at_least` or later; empty when it is."""
+    try:
+        model = load_model(folder, predict=False)
+        optimizer = model.io.load_optimizer()
+        model.close()
+    except Exception as error:
+        return f"{type(error).__name__}: {error}" if at_least else ""  # nothing was ever reported as saved
+    values = {float(value) for tensor in model.model.state_dict().values() for value in tensor.unique()}
+    values |= {float(value) for value in optimizer["tensors"]["moments"].unique()} if optimizer else set()
+    if values != {float(model.iterations)}:
+        return f"iteration {model.iterations} holds values {sorted(values)}"
+    return "" if model.iterations >= at_least else f"iteration {model.iterations} after {at_least} was reported saved"
+
+
+def forked(work: Any) -> tuple[int, int]:
+    """Run `work(report)` in a forked process; returns (pid, file handle to read reports from)."""
+    read, write = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        os.close(read)
+        try:
+            work(write)
+        finally:
+            os._exit(0)
+    os.close(write)
+    return pid, read
+
+
+def last_report(handle: int) -> int:
+    """The last number that was reported, 0 for none; waits for the end of the process."""
+    with os.fdopen(handle) as stream:
+        return max((int(line) for line in stream.read().split()), default=0)
+
+
+def kill_at_random(folder: Path, rounds: int, seed: int) -> list[str]:
+    """Failures of `rounds` rounds, each going on from what the one before left."""
+    chance = random.Random(seed)
+    failures = []
+    for number in range(rounds):
+        pid, handle = forked(lambda report: save_in_a_loop(folder, 10_000, report))
+        time.sleep(chance.uniform(0.02, 0.4))
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        if problem := check(folder, last_report(handle)):
+            failures.append(f"round {number}: {problem}")
+    return failures
+
+
+def stop_before(step: int) -> None:
+    """End this process, as SIGKILL does, before its `step`-th system call that changes files."""
+    seen = count(1)
+
+    def audit(event: str, args: tuple[Any, ...]) -> None:
+        writes = event != "open" or (isinstance(args[2], int) and args[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT))
+        if event in _AUDITED and writes and next(seen) == step:
+            os._exit(9)
+
+    sys.addaudithook(audit)
+
+
+def kill_at_every_step(folder: Path) -> tuple[int, list[str]]:
+    """Number of steps of one save, and the failures of cutting it short before each."""
+    failures = []
+
+    def one_save(report: int, step: int) -> None:
+        stop_before(step)
+        save_in_a_loop(folder, 1, report)
+
+    for step in count(1):
+        pid, handle = forked(lambda report, step=step: one_save(report, step))
+        _, status = os.waitpid(pid, 0)
+        if problem := check(folder, last_report(handle)):
+            failures.append(f"step {step}: {problem}")
+        if os.waitstatus_to_exitcode(status) == 0:
+            return step - 1, failures
+    raise AssertionError("unreachable")
+
+
+def main() -> None:
+    """Run both experiments and print what was seen."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=100)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args()
+    torch.set_num_threads(1)  # forking after threads were started would hang
+    with tempfile.TemporaryDirectory() as folder:
+        failures = kill_at_random(Path(folder) / "random", options.rounds, options.seed)
+        saved = load_model(Path(folder) / "random").iterations
+        steps, step_failures = kill_at_every_step(Path(folder) / "steps")
+    result = {
+        "rounds": options.rounds, "saves": saved, "failures": failures, "steps": steps, "step_failures": step_failures,
+    }  # fmt: skip
+    if options.json:
+        print(json.dumps(result))
+    else:
+        print(f"{options.rounds} random kills during {saved} saves: {len(failures)} folders did not load")
+        print(f"one save cut short before each of its {steps} steps: {len(step_failures)} folders did not load")
+        print("\n".join(failures + step_failures), end="")
+    sys.exit(bool(failures or step_failures))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,180 @@
+"""What a save does when the machine works against it. docs/reliability.md lists the results."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from tiny_model import CountingOptimizer, TinyModel
+
+from fsdeploy.config.training import OptimizerOptions, TrainingOptions
+from fsdeploy.errors import InputError
+from fsdeploy.model.folder import load_model
+from fsdeploy.model.saved_set import FileSet
+
+ROOT = Path(__file__).resolve().parents[2]
+ALWAYS = TrainingOptions(optimizer=OptimizerOptions(save_optimizer="always"))
+
+
+def kill(rounds: int) -> dict[str, object]:
+    """What benchmarks/kill_during_saves.py reports."""
+    script = [sys.executable, str(ROOT / "benchmarks" / "kill_during_saves.py"), "--json", "--rounds", str(rounds)]
+    done = subprocess.run(script, capture_output=True, text=True, check=False)
+    assert done.stdout, done.stderr
+    result: dict[str, object] = json.loads(done.stdout)
+    return result
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="the experiment forks, which this system cannot")
+def test_a_folder_loads_after_sigkill_at_random_moments_and_before_every_step_of_a_save() -> None:
+    result = kill(rounds=20)
+    assert (result["failures"], result["step_failures"]) == ([], [])
+    assert int(str(result["saves"])) > 20
+    assert int(str(result["steps"])) > 20
+
+
+def started(folder: Path) -> TinyModel:
+    """A model that was saved once, at iteration 1."""
+    model = TinyModel(folder, training=ALWAYS)
+    model.build()
+    model.state.increment_iterations()
+    model.io.save(CountingOptimizer(1), is_exit=True)
+    return model
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def assert_save_fails_and_loses_nothing(model: TinyModel, folder: Path, message: str) -> None:
+    before = names(folder)
+    model.state.increment_iterations()
+    model.add_history([0.1])
+    with pytest.raises(InputError, match=message):
+        model.io.save(CountingOptimizer(2), is_exit=True)
+    model.close()
+    assert names(folder) == before, "nothing half-written stays"
+    assert load_model(folder).iterations == 1
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 256 kB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(folder)]
+    if os.name == "nt" or os.geteuid() or subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("mounting a small file system needs root")
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def test_a_full_disk_is_reported_and_the_last_good_set_loads(small_disk: Path) -> None:
+    model = started(small_disk)
+    (small_disk / "other").write_bytes(b"x" * (os.statvfs(small_disk).f_bavail * 4096))
+    assert_save_fails_and_loses_nothing(model, small_disk, "No space left on device.*free space")
+
+
+def test_a_disk_that_fills_up_during_a_save_in_the_background_is_reported_at_the_next_iteration(
+    small_disk: Path,
+) -> None:
+    model = started(small_disk)
+    (small_disk / "other").write_bytes(b"x" * (os.statvfs(small_disk).f_bavail * 4096))
+    model.io.save()
+    assert model.io._writer is not None
+    model.io._writer.join()
+    with pytest.raises(InputError, match="No space left on device"):
+        model.add_history([0.1])
+    model.close()
+
+
+def test_space_for_weights_but_not_for_the_optimizer_keeps_the_last_good_set(small_disk: Path) -> None:
+    model = started(small_disk)
+
+    class Large(CountingOptimizer):
+        def state_tensors(self) -> tuple[dict[str, torch.Tensor], dict[str, object]]:
+            return {"moments": torch.zeros(1 << 17)}, {}
+
+    model.state.increment_iterations()
+    with pytest.raises(InputError, match=r"tiny_optimizer\.safetensors.*No space left on device"):
+        model.io.save(Large(), is_exit=True)
+    model.close()
+    assert load_model(small_disk).iterations == 1
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no limit on file sizes per process")
+def test_a_file_size_limit_is_reported_and_the_last_good_set_loads(tmp_path: Path) -> None:
+    import resource
+
+    model = started(tmp_path / "m")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (500, hard))
+    try:
+        model.state.increment_iterations()
+        with pytest.raises(InputError, match=r"cannot write .*tiny\.safetensors"):
+            model.io.save(CountingOptimizer(2), is_exit=True)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    model.close()
+    assert load_model(tmp_path / "m").iterations == 1
+
+
+def test_a_folder_that_becomes_read_only_is_reported_and_still_loads(tmp_path: Path) -> None:
+    folder = tmp_path / "m"
+    model = started(folder)
+    if os.name == "nt":
+        pytest.skip("folders have no write permission bit here")
+    if os.geteuid():
+        folder.chmod(0o500)
+    elif subprocess.run(["mount", "--bind", "-o", "ro", folder, folder], capture_output=True, check=False).returncode:
+        pytest.skip("root writes everywhere, and a read-only mount is refused here")
+    try:
+        assert load_model(folder).iterations == 1
+        with pytest.raises(InputError, match=r"cannot write .*(Read-only file system|Permission denied)"):
+            model.io.save(is_exit=True)
+        with pytest.raises(InputError, match="training needs write permission"):
+            TinyModel(folder)
+    finally:
+        if os.geteuid():
+            folder.chmod(0o700)
+        else:
+            subprocess.run(["umount", "-l", str(folder)], check=True)
+    assert load_model(folder).iterations == 1
+
+
+@pytest.mark.parametrize("renamed", [[], ["weights"], ["weights", "optimizer"]])
+def test_a_committed_save_is_read_from_a_folder_whose_renames_were_interrupted(
+    tmp_path: Path, renamed: list[str]
+) -> None:
+    model = started(tmp_path)
+    model.state.increment_iterations()
+    model.io.save(CountingOptimizer(2), is_exit=True)
+    files = FileSet(tmp_path, "tiny")
+    committed = {path: path.read_bytes() for path in (files.weights, files.optimizer, files.state)}
+    started_over = FileSet(tmp_path, "tiny")
+    for role in ("weights", "optimizer", "state"):
+        path: Path = getattr(started_over, role)
+        if role not in renamed:
+            path.with_name(path.name + ".new").write_bytes(committed[path])
+            path.write_bytes(b"of the save before")
+    loaded = load_model(tmp_path)
+    assert loaded.iterations == 2
+    model.state.increment_iterations()
+    model.io.save(CountingOptimizer(3), is_exit=True)
+    assert not list(tmp_path.glob("*.new"))
+    assert load_model(tmp_path).iterations == 3
+
+
+def test_what_a_killed_save_left_is_removed_by_the_next(tmp_path: Path) -> None:
+    model = started(tmp_path)
+    for name in ("tiny.safetensors.new", ".tiny.safetensors.123.tmp.new", "tiny_optimizer.safetensors.new"):
+        (tmp_path / name).write_bytes(b"half")
+    assert load_model(tmp_path).iterations == 1
+    model.io.save(is_exit=True)
+    assert not [name for name in names(tmp_path) if "tmp" in name or name.endswith(".new")]
