@@ -1,0 +1,237 @@
+"""What `fsdeploy convert` does with its options: build a conversion, run it with progress, write the report."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import signal
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+from fsdeploy import __version__
+from fsdeploy.convert.landmarks import FaceIndex, load_faces
+from fsdeploy.convert.model import exported_model
+from fsdeploy.convert.pipeline import Conversion, convert
+from fsdeploy.convert.provenance import NO_MARK_NOTICE, Mark
+from fsdeploy.convert.report import Report
+from fsdeploy.convert.settings import (
+    DEFAULT_COLOR,
+    DEFAULT_EDGE,
+    ORIGINAL,
+    Choice,
+    Values,
+    build_look,
+    build_writer,
+    parse_values,
+    writer_for,
+)  # fmt: skip
+from fsdeploy.convert.sources import FrameSource, VideoFile, open_source
+from fsdeploy.errors import InputError
+from fsdeploy.files import sha256
+from fsdeploy.progress import Progress
+from fsdeploy.runtime import Swapper
+
+logger = logging.getLogger(__name__)
+
+
+def run(chosen: Mapping[str, Any]) -> tuple[Report, list[str]]:
+    """Convert as the command line's options say.
+
+    Returns:
+        The account, and lines for the user.
+
+    Raises:
+        FsdeployError: anything that a user can put right, before the first frame is written.
+    """
+    output: Path = chosen["output"]
+    values = parse_values(chosen["assignments"], chosen["config"])
+    writer_name = chosen["writer"] or writer_for(output)
+    _check_output(output, chosen["source"], writer_name, chosen["force"])
+    source = open_source(chosen["source"])
+    faces = load_faces(chosen["source"], chosen["alignments"], chosen["faces"], chosen["landmarks"])
+    _check_faces(faces, source)
+    model = _load_model(chosen)
+    choice = _choice(chosen, values)
+    mark = None if chosen["no_mark"] else Mark(f"fsdeploy {__version__}")
+    overrides = {"draw_transparent": True} if chosen["transparent"] else {}
+    job = Conversion(
+        source=source,
+        faces=faces,
+        model=model,
+        look=build_look(choice),
+        writer=build_writer(writer_name, values, overrides),
+        output=output,
+        ranges=tuple(_range(text) for text in chosen["ranges"]),
+        keep_unchanged=chosen["keep_unchanged"],
+        scale=chosen["scale"] / 100.0,
+        batch=chosen["batch"],
+        jobs=chosen["jobs"] or max(1, min(8, (os.cpu_count() or 2) - 1)),
+        rate=_rate(chosen, source),
+        audio_from=_audio(chosen, source),
+        transparent=chosen["transparent"],
+        mark=mark,
+        on_error=chosen["on_error"],
+        resume=chosen["resume"],
+    )
+    report = Report(facts=_facts(chosen, source, faces, model, choice, writer_name, mark))
+    try:
+        _run_with_progress(job, report)
+    finally:
+        if report.read:
+            report.facts["writer"]["encoder"] = job.writer.description
+            report.write(chosen["report"] or _report_path(output))
+    lines = [*report.summary(), f"wrote {output}"]
+    if mark is None:
+        lines.append(NO_MARK_NOTICE)
+    return report, lines
+
+
+def _check_output(output: Path, source: Path, writer: str, force: bool) -> None:
+    if output.exists() and source.exists() and output.resolve() == source.resolve():
+        raise InputError(f"{output} is the input itself: choose another output")
+    if writer in ("video", "gif") and output.exists() and not force:
+        raise InputError(f"{output} exists already: choose another name or pass --force to replace it")
+
+
+def _check_faces(faces: FaceIndex, source: FrameSource) -> None:
+    """Refuse landmarks of another input: nothing would be swapped and nobody would know why."""
+    keys = source.keys()
+    if keys is None and isinstance(source, VideoFile):
+        # Any number will do: a video's keys differ by nothing else.
+        stems = {re.sub(r"_\d+$", "", Path(key).stem) for key in faces.frames}
+        keys = [source.key(0)]
+        if source.path.stem not in stems and not faces.by_index:
+            faces.check_names(keys, source.path)
+        return
+    faces.check_names(keys or [], source.info.path)
+
+
+def _load_model(chosen: Mapping[str, Any]) -> Swapper:
+    path = exported_model(chosen["model"], chosen["swap_sides"])
+    model = Swapper(path, providers=chosen["provider"], threads=chosen["threads"], batch=chosen["batch"])
+    if model.format == "frame":
+        raise InputError(f"{path} holds a whole-frame graph: convert needs a plain export ('fsdeploy export')")
+    model.warm_up()
+    return model
+
+
+def _choice(chosen: Mapping[str, Any], values: Values) -> Choice:
+    original = chosen["compat"] == "faceswap"
+    return Choice(
+        mask=chosen["mask"],
+        edge=chosen["edge"] or (ORIGINAL["edge"] if original else DEFAULT_EDGE),
+        color=chosen["color"] or (ORIGINAL["color"] if original else DEFAULT_COLOR),
+        sharpen=chosen["sharpen"],
+        face_scale=chosen["face_scale"],
+        original=original,
+        values=values,
+    )
+
+
+def _range(text: str) -> tuple[int, int]:
+    found = re.fullmatch(r"\s*(\d+)\s*-\s*(\d+)\s*", text)
+    if not found or int(found.group(1)) > int(found.group(2)):
+        raise InputError(f"'{text}' is no frame range: write first-last, for example 10-20 (10-10 for one frame)")
+    return int(found.group(1)), int(found.group(2))
+
+
+def _rate(chosen: Mapping[str, Any], source: FrameSource) -> Fraction:
+    if source.info.rate is not None:
+        return source.info.rate
+    if chosen["reference_video"] is not None and chosen["fps"] is None:
+        return VideoFile(chosen["reference_video"]).info.rate or Fraction(25)
+    return Fraction(chosen["fps"] or 25).limit_denominator(1001)
+
+
+def _audio(chosen: Mapping[str, Any], source: FrameSource) -> Path | None:
+    if chosen["no_audio"]:
+        return None
+    if source.info.is_video:
+        return source.info.path
+    reference: Path | None = chosen["reference_video"]
+    return reference
+
+
+def _facts(
+    chosen: Mapping[str, Any], source: FrameSource, faces: FaceIndex, model: Swapper, choice: Choice, writer: str,
+    mark: Mark | None,
+) -> dict[str, Any]:  # fmt: skip
+    settings = asdict(choice)
+    return {
+        "input": str(source.info.path),
+        "output": str(chosen["output"]),
+        "landmarks": {"file": str(faces.source), "faces": faces.face_count},
+        "model": {
+            "file": str(model.path),
+            "sha256": sha256(model.path),
+            "weights_sha256": model.metadata.weights_sha256,
+            "direction": model.metadata.direction,
+            "provider": model.provider,
+        },
+        "settings": settings,
+        "writer": {"name": writer},
+        "marked": mark.source_type if mark is not None else False,
+        "versions": _versions(),
+    }
+
+
+def _versions() -> dict[str, str]:
+    import av
+    import cv2
+    import numpy as np
+    import onnxruntime
+
+    return {
+        "fsdeploy": __version__, "av": av.__version__, "opencv": cv2.__version__, "numpy": np.__version__,
+        "onnxruntime": onnxruntime.__version__,
+    }  # fmt: skip
+
+
+def _report_path(output: Path) -> Path:
+    """Inside an output folder, beside an output file."""
+    if output.is_dir():
+        return output / "convert_report.json"
+    return output.with_name(f"{output.stem}.convert_report.json")
+
+
+def _run_with_progress(job: Conversion, report: Report) -> None:
+    stop = threading.Event()
+    started = time.monotonic()
+    with Progress("Converting", total=job.source.info.count, unit="frames") as progress, _interruptible(stop):
+
+        def advance(current: Report) -> None:
+            elapsed = max(time.monotonic() - started, 1e-6)
+            progress.advance(
+                current.written - progress.done, f"{current.written / elapsed:.1f} fps, {current.faces} faces"
+            )
+
+        convert(job, report, advance, stop)
+    if stop.is_set() and not report.stopped and report.written < (job.source.info.count or 0):
+        report.stopped = "interrupted"
+
+
+@contextmanager
+def _interruptible(stop: threading.Event) -> Iterator[None]:
+    """First Ctrl-C: finish what is in flight and close the file. Second: stop now."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def handle(number: int, frame: Any) -> None:
+        if stop.is_set():
+            raise KeyboardInterrupt
+        stop.set()
+        logger.warning("stopping: frames in flight are finished (Ctrl-C again stops at once)")
+
+    before = signal.signal(signal.SIGINT, handle)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)

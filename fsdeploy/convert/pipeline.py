@@ -1,0 +1,399 @@
+"""Decode, crop and infer, blend and encode, write: stages in threads, bounded by one count of frames in flight.
+
+A frame takes a permit when it is decoded and gives it back when it is written. Every item in every queue holds one, so
+memory is bounded whatever the clip's length, and nothing can wait for a permit that it holds itself.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, Literal
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from fsdeploy.convert.frame import Frame, OutputFullError, OutputInfo, Picture, Status
+from fsdeploy.convert.landmarks import FaceIndex
+from fsdeploy.convert.plugin import Writer
+from fsdeploy.convert.provenance import Mark
+from fsdeploy.convert.report import Report
+from fsdeploy.convert.sources import FrameSource
+from fsdeploy.convert.swap import Blended, CroppedFace, Look, Model, blend_faces, crop_faces
+from fsdeploy.errors import CheckFailedError, FsdeployError
+from fsdeploy.faces.records import FaceRecord
+
+logger = logging.getLogger(__name__)
+
+_IDLE_S = 0.02
+"""A batch is closed when no further face came for this long."""
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """All that a conversion needs. Built by the command line, or by hand."""
+
+    source: FrameSource
+    faces: FaceIndex
+    model: Model
+    look: Look
+    writer: Writer
+    output: Path
+    ranges: tuple[tuple[int, int], ...] = ()
+    """Inclusive ranges of frame numbers; empty: all."""
+    keep_unchanged: bool = False
+    """Write frames outside the ranges as they are, instead of leaving them out."""
+    scale: float = 1.0
+    """Factor of the output's size."""
+    part: tuple[int, int | None] = (0, None)
+    """First frame index and the one after the last, for shards."""
+    batch: int = 2
+    """Faces per run of the model."""
+    jobs: int = 2
+    """Threads that blend and encode."""
+    rate: Fraction = Fraction(25)
+    """Frames per second where the source has no timing."""
+    audio_from: Path | None = None
+    transparent: bool = False
+    mark: Mark | None = None
+    on_error: Literal["keep", "stop"] = "keep"
+    resume: bool = False
+
+
+@dataclass
+class _Item:
+    """A frame on its way; `place` orders what is written."""
+
+    place: int
+    frame: Frame
+    records: Sequence[FaceRecord] = ()
+    crops: list[CroppedFace] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class _Done:
+    place: int
+    picture: Picture | None
+    """None: the frame could not be read; the picture before it is shown again."""
+    frame: Frame
+    encoded: Any = None
+    reason: str = ""
+    written_before: bool = False
+
+
+@dataclass(frozen=True)
+class _End:
+    """The source has no more frames, or failed."""
+
+    count: int
+    error: BaseException | None = None
+
+
+def convert(
+    job: Conversion,
+    report: Report | None = None,
+    on_progress: Callable[[Report], None] | None = None,
+    stop: threading.Event | None = None,
+) -> Report:
+    """Run a conversion to its end.
+
+    Args:
+        report: filled in as frames pass; a new one by default.
+        on_progress: called after each written frame.
+        stop: when set, no further frame is read; those in flight are written and the output is closed.
+
+    Returns:
+        The account of every frame.
+
+    Raises:
+        OutputFullError: nothing more fits; what was written is playable and `report` says how far it got.
+        CheckFailedError: `on_error` is "stop" and a frame failed.
+    """
+    return _Run(job, report or Report(), on_progress, stop or threading.Event()).run()
+
+
+class _Run:
+    """The threads and queues of one conversion."""
+
+    def __init__(
+        self, job: Conversion, report: Report, on_progress: Callable[[Report], None] | None, stop: threading.Event
+    ) -> None:
+        self.job, self.report, self.on_progress, self.stop = job, report, on_progress, stop
+        info = job.source.info
+        self.size = (max(2, round(info.width * job.scale)), max(2, round(info.height * job.scale)))
+        self.permits = threading.Semaphore(2 * job.jobs + job.batch + 4)
+        self.to_infer: queue.SimpleQueue[_Item | None] = queue.SimpleQueue()
+        self.done: queue.SimpleQueue[_Done | _End] = queue.SimpleQueue()
+        self.pool = ThreadPoolExecutor(job.jobs, thread_name_prefix="blend")
+        self.last: NDArray[np.uint8] | None = None
+
+    def run(self) -> Report:
+        job, info = self.job, self.job.source.info
+        job.writer.open(
+            OutputInfo(
+                path=job.output, source=info, width=self.size[0], height=self.size[1], rate=job.rate,
+                keep_timing=info.is_video, audio_from=job.audio_from, transparent=job.transparent,
+                mark=job.mark, resume=job.resume,
+            )
+        )  # fmt: skip
+        started = time.perf_counter()
+        threads = [
+            threading.Thread(target=self._read, name="decode", daemon=True),
+            threading.Thread(target=self._infer, name="infer", daemon=True),
+        ]
+        for thread in threads:
+            thread.start()
+        finished = False
+        try:
+            self._write_all()
+            finished = not self.stop.is_set()
+        finally:
+            self.stop.set()
+            self.to_infer.put(None)
+            for thread in threads:
+                thread.join(timeout=60)
+            self.pool.shutdown(wait=True, cancel_futures=True)
+            self.report.seconds = time.perf_counter() - started
+            self.report.damage += getattr(job.source, "damage", [])
+            job.writer.close(finished and not self.report.stopped)
+        return self.report
+
+    # reading ----------------------------------------------------------------------------------------------------
+
+    def _read(self) -> None:
+        place, error = 0, None
+        try:
+            frames = iter(self.job.source.frames(*self.job.part))
+            while True:
+                while not self.permits.acquire(timeout=0.1):
+                    if self.stop.is_set():
+                        return
+                if self.stop.is_set():
+                    break
+                with self.report.timed("decode"):
+                    frame = next(frames, None)
+                if frame is None:
+                    break
+                place += self._route(place, frame)
+        except Exception as caught:
+            error = caught
+        finally:
+            self.to_infer.put(None)
+            self.done.put(_End(place, error))
+
+    def _route(self, place: int, frame: Frame) -> int:
+        """Send a frame on its way; the number of places it takes in the output (0 or 1)."""
+        self.report.read += 1
+        item = _Item(place, frame)
+        if not self._in_ranges(frame):
+            if not self.job.keep_unchanged:
+                self.report.status[Status.SKIPPED] += 1
+                self.permits.release()
+                return 0
+            self._submit(self._unchanged, item, Status.SKIPPED, "")
+        elif frame.image is None:
+            self.done.put(_Done(place, None, frame, reason=frame.error or "could not be read"))
+        elif self.job.resume and self.job.writer.has(frame.key, *self.size):
+            self.done.put(_Done(place, None, frame, written_before=True))
+        else:
+            self._with_faces(item)
+        return 1
+
+    def _with_faces(self, item: _Item) -> None:
+        try:
+            item.records = self.job.faces.faces(item.frame)
+        except FsdeployError as error:
+            self._submit(self._unchanged, item, Status.FAILED, str(error))
+            return
+        if item.records:
+            self.to_infer.put(item)
+        else:
+            self._submit(self._unchanged, item, Status.UNCHANGED, "")
+
+    def _in_ranges(self, frame: Frame) -> bool:
+        if not self.job.ranges or frame.number is None:
+            return True
+        return any(first <= frame.number <= last for first, last in self.job.ranges)
+
+    # crop and infer -----------------------------------------------------------------------------------------------
+
+    def _infer(self) -> None:
+        waiting: list[_Item] = []
+        while True:
+            try:
+                item = self.to_infer.get(timeout=_IDLE_S) if waiting else self.to_infer.get()
+            except queue.Empty:
+                self._run_batch(waiting)
+                waiting = []
+                continue
+            if item is None:
+                self._run_batch(waiting)
+                return
+            try:
+                assert item.frame.image is not None
+                with self.report.timed("crop"):
+                    item.crops = crop_faces(item.frame.image, item.records, self.job.model)
+            except Exception as error:
+                self._submit(self._unchanged, item, Status.FAILED, _reason(error))
+                continue
+            waiting.append(item)
+            if sum(len(entry.crops) for entry in waiting) >= self.job.batch:
+                self._run_batch(waiting)
+                waiting = []
+
+    def _run_batch(self, items: list[_Item]) -> None:
+        if not items or (self.stop.is_set() and self.report.stopped):
+            return
+        feeds = np.stack([crop.feed for item in items for crop in item.crops])
+        try:
+            with self.report.timed("infer"):
+                swapped, masks = self.job.model.swap(feeds)
+            if not np.isfinite(swapped).all():
+                raise CheckFailedError("the model gave values that are no numbers")
+        except Exception as error:
+            for item in items:
+                self._submit(self._unchanged, item, Status.FAILED, _reason(error))
+            return
+        start = 0
+        for item in items:
+            end = start + len(item.crops)
+            self._submit(self._blend, item, swapped[start:end], None if masks is None else masks[start:end])
+            start = end
+
+    # blend and encode ---------------------------------------------------------------------------------------------
+
+    def _submit(self, task: Callable[..., _Done], item: _Item, *arguments: Any) -> None:
+        def work() -> None:
+            try:
+                done = task(item, *arguments)
+            except Exception as error:
+                if item.frame.image is not None and task != self._unchanged:
+                    try:
+                        done = self._unchanged(item, Status.FAILED, _reason(error))
+                    except Exception as second:
+                        done = _Done(item.place, None, item.frame, reason=_reason(second))
+                else:
+                    done = _Done(item.place, None, item.frame, reason=_reason(error))
+            self.done.put(done)
+
+        try:
+            self.pool.submit(work)
+        except RuntimeError:  # shut down while stopping: nobody waits for this frame any more
+            self.permits.release()
+
+    def _blend(self, item: _Item, swapped: Any, masks: Any) -> _Done:
+        frame = item.frame
+        assert frame.image is not None
+        patches = self.job.writer.takes == "patches"
+        with self.report.timed("blend"):
+            blended = blend_faces(
+                frame.image, item.crops, swapped, masks, self.job.model, self.job.look,
+                want_alpha=self.job.transparent, want_patches=patches,
+            )  # fmt: skip
+        return self._finish(item, blended, Status.SWAPPED, "")
+
+    def _unchanged(self, item: _Item, status: Status, reason: str) -> _Done:
+        frame = item.frame
+        assert frame.image is not None
+        alpha = np.zeros(frame.image.shape[:2], np.uint8) if self.job.transparent else None
+        return self._finish(item, Blended(frame.image, alpha, (), ()), status, reason)
+
+    def _finish(self, item: _Item, blended: Blended, status: Status, reason: str) -> _Done:
+        frame = item.frame
+        image, alpha = blended.image, blended.alpha if self.job.transparent else frame.alpha
+        if self.job.writer.takes == "frames":
+            image = self._sized(image)
+            alpha = None if alpha is None else self._sized(alpha)
+        faces = len(item.crops) if status is Status.SWAPPED else 0
+        picture = Picture(
+            frame.index, frame.key, image, status, alpha, frame.timing, blended.patches, faces, blended.notes
+        )
+        with self.report.timed("encode"):
+            encoded = self.job.writer.encode(picture)
+        return _Done(item.place, picture, frame, encoded, reason)
+
+    def _sized(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """The picture at output size; frames of another size than the first are scaled alike or fitted in."""
+        height, width = image.shape[:2]
+        info = self.job.source.info
+        if (width, height) == (info.width, info.height) or not self.job.writer.one_size:
+            wanted = (max(2, round(width * self.job.scale)), max(2, round(height * self.job.scale)))
+            return _resized(image, wanted)
+        factor = min(self.size[0] / width, self.size[1] / height)
+        small = _resized(image, (max(1, round(width * factor)), max(1, round(height * factor))))
+        left, top = (self.size[0] - small.shape[1]) // 2, (self.size[1] - small.shape[0]) // 2
+        right, bottom = self.size[0] - small.shape[1] - left, self.size[1] - small.shape[0] - top
+        return np.asarray(cv2.copyMakeBorder(small, top, bottom, left, right, cv2.BORDER_CONSTANT, value=0), np.uint8)
+
+    # writing ------------------------------------------------------------------------------------------------------
+
+    def _write_all(self) -> None:
+        """Write in order until the source has ended and every frame of it is written."""
+        waiting: dict[int, _Done] = {}
+        following, total = 0, None
+        while total is None or following < total:
+            entry = self.done.get()
+            if isinstance(entry, _End):
+                total = entry.count
+                if entry.error is not None:
+                    raise entry.error
+                continue
+            waiting[entry.place] = entry
+            while following in waiting:
+                self._write(waiting.pop(following))
+                following += 1
+                self.permits.release()
+                if self.on_progress is not None:
+                    self.on_progress(self.report)
+
+    def _write(self, done: _Done) -> None:
+        picture, encoded = done.picture, done.encoded
+        if done.written_before:
+            self.report.status[Status.UNCHANGED] += 1
+            self.report.written += 1
+            self.report.notes["written by an earlier run and kept"] += 1
+            return
+        if picture is None:
+            image = self.last if self.last is not None else np.zeros((self.size[1], self.size[0], 3), np.uint8)
+            frame = done.frame
+            picture = Picture(frame.index, frame.key, image, Status.FAILED, None, frame.timing)
+            encoded = self.job.writer.encode(picture)
+        status = Status.FAILED if done.reason else picture.status
+        if status is Status.FAILED:
+            self.report.failed.append((done.frame.key, done.reason or "failed"))
+        try:
+            with self.report.timed("write"):
+                self.job.writer.write(picture, encoded)
+        except OutputFullError as error:
+            self.report.stopped = str(error)
+            raise
+        self.report.written += 1
+        self.report.status[status] += 1
+        self.report.faces += picture.faces
+        self.report.notes.update(picture.notes)
+        if self.job.writer.takes == "frames":
+            self.last = picture.image
+        if status is Status.FAILED and self.job.on_error == "stop":
+            self.report.stopped = f"{done.frame.key} failed"
+            raise CheckFailedError(f"{done.frame.key}: {done.reason}; stopped there, as --on-error stop asks")
+
+
+def _resized(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
+    if (image.shape[1], image.shape[0]) == size:
+        return image
+    way = cv2.INTER_CUBIC if size[0] > image.shape[1] else cv2.INTER_AREA
+    return np.asarray(cv2.resize(image, size, interpolation=way), np.uint8)
+
+
+def _reason(error: Exception) -> str:
+    """One line for the account; surprises keep their type."""
+    text = " ".join(str(error).split())
+    return text if isinstance(error, FsdeployError) else f"{type(error).__name__}: {text}"

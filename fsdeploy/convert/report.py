@@ -1,0 +1,107 @@
+"""The account of a conversion: what became of every frame, how long each stage took, with what it was made."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from fsdeploy.convert.frame import Status
+from fsdeploy.files import write_text
+
+REPORT_VERSION = 1
+_MAX_NAMED = 10_000
+
+
+@dataclass
+class Report:
+    """Filled in while frames pass; safe to use from several threads."""
+
+    read: int = 0
+    written: int = 0
+    faces: int = 0
+    status: Counter[Status] = field(default_factory=Counter)
+    failed: list[tuple[str, str]] = field(default_factory=list)
+    """(frame key, reason) of every failed frame, in order."""
+    notes: Counter[str] = field(default_factory=Counter)
+    """What the user should know, with how often it happened."""
+    damage: list[str] = field(default_factory=list)
+    """Parts of the source that could not be read at all."""
+    stopped: str = ""
+    """Why the conversion ended early, or empty."""
+    facts: dict[str, Any] = field(default_factory=dict)
+    """Input, model, provider, settings, encoder, versions."""
+    seconds: float = 0.0
+
+    def __post_init__(self) -> None:
+        self._lock = threading.Lock()
+        self._stages: dict[str, float] = defaultdict(float)
+
+    @contextmanager
+    def timed(self, stage: str) -> Iterator[None]:
+        """Add the time of a block to a stage."""
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._stages[stage] += time.perf_counter() - started
+
+    @property
+    def ms_per_frame(self) -> dict[str, float]:
+        """Stage -> milliseconds of work per frame read."""
+        return {name: round(1000.0 * spent / max(1, self.read), 3) for name, spent in sorted(self._stages.items())}
+
+    @property
+    def complete(self) -> bool:
+        """True when nothing failed, nothing was damaged and nothing was cut short."""
+        return not (self.failed or self.damage or self.stopped)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The report as it is written."""
+        return {
+            "report_version": REPORT_VERSION,
+            "complete": self.complete,
+            "frames": {
+                "read": self.read,
+                "written": self.written,
+                **{status.value: self.status[status] for status in Status},
+            },
+            "faces": self.faces,
+            "failed": [{"frame": key, "reason": reason} for key, reason in self.failed[:_MAX_NAMED]],
+            "notes": dict(self.notes),
+            "damage": self.damage[:100],
+            "stopped": self.stopped,
+            "seconds": round(self.seconds, 3),
+            "fps": round(self.read / self.seconds, 3) if self.seconds else None,
+            "ms_per_frame": self.ms_per_frame,
+            **self.facts,
+        }
+
+    def write(self, path: Path) -> None:
+        """Write the report as JSON."""
+        write_text(path, json.dumps(self.as_dict(), indent=2, sort_keys=False) + "\n")
+
+    def summary(self) -> list[str]:
+        """Lines for people."""
+        parts = [f"{self.status[status]} {status.value}" for status in Status if self.status[status]]
+        rate = f", {self.read / self.seconds:.1f} frames/s" if self.seconds else ""
+        lines = [
+            f"{self.read} frames read, {self.written} written: {', '.join(parts) or 'none'}; "
+            f"{self.faces} faces in {self.seconds:.1f} s{rate}"
+        ]
+        if self.faces > self.status[Status.SWAPPED]:
+            lines.append("some frames held more than one face: look at the result")
+        lines += [f"{note} ({count} times)" if count > 1 else note for note, count in self.notes.items()]
+        lines += [f"failed: {key}: {reason}" for key, reason in self.failed[:50]]
+        if len(self.failed) > 50:
+            lines.append(f"... and {len(self.failed) - 50} more failed frames, named in the report")
+        if self.damage:
+            lines.append(f"the source is damaged in {len(self.damage)} places: {self.damage[0]}")
+        return lines

@@ -1,0 +1,261 @@
+"""Frames in: video files through PyAV, folders of images of every kind. Nothing of the source is written."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, Protocol
+
+import av
+import av.error
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from fsdeploy.convert.frame import ColorTags, Frame, SourceInfo, Timing
+from fsdeploy.errors import InputError
+from fsdeploy.images import IMAGE_EXTENSIONS, VIDEO_EXTENSIONS, to_bgr8
+
+logger = logging.getLogger(__name__)
+
+# Bicubic with exact rounding: swscale's quick path shifts saturated colours by up to four levels.
+SWS_FLAGS = 4 | 0x40000
+BT709, BT601, UNSPECIFIED = 1, 5, 2
+_MAX_PIXELS = 1 << 28
+
+
+class FrameSource(Protocol):
+    """Something that frames come from, in order."""
+
+    info: SourceInfo
+
+    def frames(self, first: int = 0, last: int | None = None) -> Iterator[Frame]:
+        """Frames `first` <= index < `last`."""
+        ...
+
+    def keys(self) -> list[str] | None:
+        """Every frame's key where known without decoding (folders), else None."""
+        ...
+
+
+def open_source(path: Path) -> FrameSource:
+    """A video file or a folder of images.
+
+    Raises:
+        InputError: nothing there, of an unknown kind, unreadable, or without frames.
+    """
+    if path.is_dir():
+        return ImageFolder(path)
+    if not path.exists():
+        raise InputError(f"{path} does not exist: give a video file or a folder of images")
+    if path.suffix.lower() not in VIDEO_EXTENSIONS:
+        known = " ".join(sorted(VIDEO_EXTENSIONS))
+        raise InputError(f"{path} is no known video: give a folder of images or a file ending in {known}")
+    return VideoFile(path)
+
+
+def frame_number(name: str) -> int | None:
+    """The run of digits right before the extension of a file name, or None."""
+    found = re.search(r"(\d+)$", Path(name).stem)
+    return int(found.group(1)) if found else None
+
+
+class ImageFolder:
+    """A folder of images, sorted by name. 16 bit, grey, float and alpha are understood."""
+
+    def __init__(self, path: Path) -> None:
+        self.files = sorted(
+            (entry for entry in path.iterdir() if entry.suffix.lower() in IMAGE_EXTENSIONS and entry.is_file()),
+            key=lambda entry: entry.name,
+        )
+        if not self.files:
+            raise InputError(f"{path} holds no images ({' '.join(sorted(IMAGE_EXTENSIONS))})")
+        first = next((frame for frame in self.frames() if frame.image is not None), None)
+        if first is None or first.image is None:
+            raise InputError(f"{path} holds no readable image: all {len(self.files)} are damaged")
+        height, width = first.image.shape[:2]
+        self.info = SourceInfo(path, False, width, height, len(self.files))
+
+    def keys(self) -> list[str] | None:
+        return [entry.name for entry in self.files]
+
+    def frames(self, first: int = 0, last: int | None = None) -> Iterator[Frame]:
+        for index, path in list(enumerate(self.files))[first:last]:
+            number = frame_number(path.name)
+            try:
+                image, alpha = read_with_alpha(path)
+                yield Frame(index, path.name, number, image, alpha)
+            except InputError as error:
+                yield Frame(index, path.name, number, None, error=str(error))
+
+
+def read_with_alpha(path: Path) -> tuple[NDArray[np.uint8], NDArray[np.uint8] | None]:
+    """Read an image as (H, W, 3) uint8 BGR and its (H, W) uint8 alpha, if it has one.
+
+    Raises:
+        InputError: missing, empty, truncated or absurdly large.
+    """
+    try:
+        data = np.frombuffer(path.read_bytes(), np.uint8)
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror or error}") from error
+    decoded = None
+    if data.size:
+        try:
+            decoded = cv2.imdecode(data, cv2.IMREAD_UNCHANGED)
+        except cv2.error as error:
+            raise InputError(f"{path} cannot be decoded ({error.err}): restore or delete it") from error
+    if decoded is None or decoded.shape[0] * decoded.shape[1] > _MAX_PIXELS:
+        raise InputError(f"{path} is not a readable image: it may be truncated; restore or delete it")
+    try:
+        if decoded.ndim == 3 and decoded.shape[2] == 4:
+            return to_bgr8(decoded), to_bgr8(decoded[..., 3])[..., 0]
+        return to_bgr8(decoded), None
+    except ValueError as error:
+        raise InputError(f"{path} has an {error}: save it as 8 or 16 bit") from error
+
+
+class VideoFile:
+    """A video file. Frames keep their timestamps; colours are read with the matrix that the file names."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        with _open(path) as container:
+            stream = _video_stream(container, path)
+            context = stream.codec_context
+            if not context.width or not context.height:
+                raise InputError(f"{path} holds no decodable video: its header is damaged")
+            self.info = SourceInfo(
+                path=path,
+                is_video=True,
+                width=context.width,
+                height=context.height,
+                count=_count_hint(stream, container),
+                rate=stream.average_rate or stream.guessed_rate or Fraction(25),
+                time_base=stream.time_base,
+                tags=ColorTags(
+                    int(context.color_primaries), int(context.color_trc), int(context.colorspace),
+                    int(context.color_range),
+                ),
+                bit_depth=max((part.bits for part in context.format.components), default=8),
+                sample_aspect=stream.sample_aspect_ratio,
+            )  # fmt: skip
+        self.damage: list[str] = []
+        """What could not be decoded, in words; the frames around it are kept."""
+
+    def keys(self) -> list[str] | None:
+        return None
+
+    def key(self, index: int) -> str:
+        """Name of the frame as alignments files write it."""
+        return f"{self.path.stem}_{index + 1:06d}{self.path.suffix}"
+
+    def frames(self, first: int = 0, last: int | None = None) -> Iterator[Frame]:
+        index = 0
+        with _open(self.path) as container:
+            stream = _video_stream(container, self.path)
+            stream.thread_type = "AUTO"
+            if first:
+                index = self._seek(container, stream, first)
+            for decoded in self._decoded(container, stream):
+                if last is not None and index >= last:
+                    return
+                if index >= first:
+                    image = to_bgr(decoded)
+                    timing = None
+                    if decoded.pts is not None and decoded.time_base is not None:
+                        timing = Timing(decoded.pts, decoded.time_base, decoded.duration or 0)
+                    yield Frame(index, self.key(index), index + 1, image, timing=timing)
+                index += 1
+
+    def _decoded(self, container: Any, stream: Any) -> Iterator[Any]:
+        """Decoded frames; packets that cannot be decoded are noted and skipped."""
+        packets = container.demux(stream)
+        while True:
+            try:
+                packet = next(packets)
+                yield from packet.decode()
+            except StopIteration:
+                return
+            except (av.error.FFmpegError, ValueError) as error:
+                self._note(error)
+                if isinstance(error, av.error.EOFError):
+                    return
+                if len(self.damage) > 1000:
+                    return
+
+    def _note(self, error: Exception) -> None:
+        if not self.damage:
+            logger.warning("%s is damaged (%s): what can be decoded is converted", self.path, error)
+        self.damage.append(str(error))
+
+    def _seek(self, container: Any, stream: Any, first: int) -> int:
+        """Go to the key frame at or before frame `first`; its index. 0 where the file has no usable timestamps."""
+        times = frame_times(self.path)
+        if times is None or first >= len(times):
+            return 0
+        target = int(times[first])
+        container.seek(target, stream=stream, backward=True, any_frame=False)
+        landed = next((frame.pts for frame in self._decoded(container, stream) if frame.pts is not None), None)
+        position = int(np.searchsorted(times, landed)) if landed is not None else 0
+        if landed is None or position >= len(times) or times[position] != landed or position > first:
+            container.seek(int(times[0]), stream=stream, backward=True)
+            return 0
+        container.seek(target, stream=stream, backward=True, any_frame=False)
+        return position
+
+
+def frame_times(path: Path) -> NDArray[np.int64] | None:
+    """Timestamps of a video's frames in display order, read without decoding; None where they cannot be trusted."""
+    with _open(path) as container:
+        stream = _video_stream(container, path)
+        times: list[int] = []
+        try:
+            for packet in container.demux(stream):
+                if packet.size and packet.pts is None:
+                    return None
+                if packet.size:
+                    times.append(packet.pts)
+        except av.error.FFmpegError as error:
+            logger.warning("%s is damaged (%s)", path, error)
+    ordered = np.unique(np.asarray(times, np.int64))
+    return ordered if len(ordered) == len(times) and times else None
+
+
+def to_bgr(frame: av.VideoFrame) -> NDArray[np.uint8]:
+    """(H, W, 3) uint8 BGR of a decoded frame, with the matrix it is tagged with; HD is BT.709 where untagged."""
+    matrix = int(frame.colorspace)
+    if matrix == UNSPECIFIED:
+        matrix = default_matrix(frame.height)
+    pixels: Any = frame.to_ndarray(format="bgr24", src_colorspace=matrix, interpolation=SWS_FLAGS)
+    return np.asarray(pixels, np.uint8)
+
+
+def default_matrix(height: int) -> int:
+    """The matrix that players assume where a video names none."""
+    return BT709 if height >= 720 else BT601
+
+
+def _open(path: Path) -> Any:
+    try:
+        return av.open(str(path), metadata_errors="ignore")
+    except (av.error.FFmpegError, OSError, ValueError) as error:
+        raise InputError(f"{path} cannot be read as a video ({error}): is it complete?") from error
+
+
+def _video_stream(container: Any, path: Path) -> Any:
+    if not container.streams.video:
+        raise InputError(f"{path} holds no video stream")
+    return container.streams.video[0]
+
+
+def _count_hint(stream: Any, container: Any) -> int | None:
+    if stream.frames:
+        return int(stream.frames)
+    rate = stream.average_rate or stream.guessed_rate
+    if container.duration and rate:
+        return max(1, int(container.duration / av.time_base * rate + 0.5))
+    return None

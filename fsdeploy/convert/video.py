@@ -1,0 +1,257 @@
+"""Video out: an encoder found by opening it, the source's timing and colours kept, its sound copied whole."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, field
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import av.error
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from fsdeploy.convert.frame import ColorTags, OutputFullError, Timing
+from fsdeploy.convert.provenance import ISO_SUFFIXES, Mark, append_xmp_box
+from fsdeploy.convert.sound import SoundCopy
+from fsdeploy.convert.sources import SWS_FLAGS, UNSPECIFIED, default_matrix
+from fsdeploy.convert.storage import ReservedFile
+from fsdeploy.errors import InputError
+
+logger = logging.getLogger(__name__)
+
+H264_ENCODERS = ("h264_nvenc", "h264_qsv", "h264_amf", "h264_videotoolbox", "libx264")
+"""Tried in this order; only opening one shows whether the machine has the hardware."""
+CONTAINERS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska", ".avi": "avi", ".webm": "webm",
+              ".ts": "mpegts", ".flv": "flv"}  # fmt: skip
+_DEFAULT_TIME_BASE = 90000
+
+
+@dataclass(frozen=True)
+class VideoFormat:
+    """What is encoded."""
+
+    width: int
+    height: int
+    """Size of the pictures; odd sizes are padded by one repeated line or column, as chroma needs."""
+    rate: Fraction
+    tags: ColorTags = field(default_factory=ColorTags)
+    """Written as they are; unspecified stays unspecified, so that players treat the output as the source."""
+    time_base: Fraction | None = None
+    """Of the source's timing, or None: constant rate."""
+    sample_aspect: Fraction | None = None
+    rotation: int = 0
+    """Degrees of the display matrix."""
+    encoder: str = "auto"
+    options: dict[str, str] = field(default_factory=dict)
+    """Options of the encoder, by its own names."""
+    crf: int = 20
+    preset: str = "faster"
+
+    @property
+    def coded_size(self) -> tuple[int, int]:
+        """Width and height made even."""
+        return self.width + self.width % 2, self.height + self.height % 2
+
+
+def encoder_options(name: str, chosen: VideoFormat) -> dict[str, str]:
+    """Quality options under the names of an encoder's own."""
+    if name in ("libx264", "libx265"):
+        return {"crf": str(chosen.crf), "preset": chosen.preset, **chosen.options}
+    if name.endswith("_nvenc"):
+        return {"rc": "vbr", "cq": str(chosen.crf), "preset": "p4", **chosen.options}
+    if name.endswith("_qsv"):
+        return {"global_quality": str(chosen.crf), **chosen.options}
+    if name.endswith("_amf"):
+        return {"rc": "cqp", "qp_i": str(chosen.crf), "qp_p": str(chosen.crf), **chosen.options}
+    if name in ("libsvtav1", "libvpx-vp9"):
+        return {"crf": str(chosen.crf + 8), **chosen.options}
+    return dict(chosen.options)
+
+
+def find_encoder(chosen: VideoFormat) -> str:
+    """The first encoder that opens and takes a picture.
+
+    Raises:
+        InputError: the one asked for does not work here.
+    """
+    if chosen.encoder != "auto":
+        problem = _try_encoder(chosen.encoder, chosen)
+        if problem is None:
+            return chosen.encoder
+        raise InputError(f"the encoder '{chosen.encoder}' does not work here ({problem}): use 'auto' or 'libx264'")
+    for name in H264_ENCODERS:
+        problem = _try_encoder(name, chosen)
+        if problem is None:
+            return name
+        logger.debug("encoder %s: %s", name, problem)
+    raise InputError("no H.264 encoder opens here: choose another with --set writer.video.encoder=...")
+
+
+def _try_encoder(name: str, chosen: VideoFormat) -> str | None:
+    """Open an encoder and give it one black picture; None when that works, else why not."""
+    try:
+        context: Any = av.CodecContext.create(name, "w")
+        _set_up(context, name, chosen)
+        context.open()
+        width, height = chosen.coded_size
+        frame = av.VideoFrame(width, height, "yuv420p")
+        for plane in frame.planes:
+            plane.update(bytes(plane.buffer_size))
+        frame.pts = 0
+        context.encode(frame)
+        context.encode(None)
+    except (av.error.FFmpegError, ValueError, OSError, TypeError) as error:
+        return str(error)
+    return None
+
+
+def _set_up(context: Any, name: str, chosen: VideoFormat) -> None:
+    context.width, context.height = chosen.coded_size
+    context.pix_fmt = "yuv420p"
+    context.framerate = chosen.rate
+    context.time_base = chosen.time_base or Fraction(1, _DEFAULT_TIME_BASE)
+    if chosen.sample_aspect:
+        context.sample_aspect_ratio = chosen.sample_aspect
+    tags = chosen.tags
+    context.color_primaries, context.color_trc = tags.primaries, tags.transfer
+    context.colorspace, context.color_range = tags.matrix, tags.range
+    context.options = encoder_options(name, chosen)
+
+
+class VideoOutput:
+    """One video file being written. Pictures come in order; the file appears under its name when it is closed.
+
+    Raises:
+        InputError: container and codec do not fit, or the folder cannot be written.
+    """
+
+    def __init__(
+        self, path: Path, chosen: VideoFormat, *, audio_from: Path | None = None, mark: Mark | None = None
+    ) -> None:
+        suffix = path.suffix.lower()
+        if suffix not in CONTAINERS:
+            raise InputError(f"{path}: a video is written as {', '.join(CONTAINERS)}")
+        self.path, self._chosen, self._mark = path, chosen, mark
+        self.encoder = find_encoder(chosen)
+        self._partial = path.with_name(f".{path.stem}.part{suffix}")
+        self._file = ReservedFile(self._partial)
+        self._sound: SoundCopy | None = None
+        self._closed = False
+        try:
+            self._container: Any = av.open(self._file, "w", format=CONTAINERS[suffix])
+            stream: Any = self._container.add_stream(self.encoder, rate=chosen.rate)
+            self._stream: Any = stream
+            _set_up(self._stream.codec_context, self.encoder, chosen)
+            if chosen.rotation:
+                self._stream.set_display_rotation(chosen.rotation)
+            if audio_from is not None:
+                self._sound = SoundCopy(audio_from, self._container, path)
+            if mark is not None:
+                self._container.metadata["comment"] = f"DigitalSourceType: {mark.source_type}"
+            self._container.start_encoding()
+        except InputError:
+            self._discard()
+            raise
+        except (av.error.FFmpegError, ValueError, OSError) as error:
+            self._discard()
+            raise InputError(
+                f"{path}: {suffix} cannot hold {self.encoder} video ({error}): use .mp4 or .mkv"
+            ) from error
+        self._last: int | None = None
+        self._step = max(1, round(1 / (chosen.rate * self._time_base)))
+        self._shift = 0
+        self._count = 0
+
+    @property
+    def _time_base(self) -> Fraction:
+        return self._chosen.time_base or Fraction(1, _DEFAULT_TIME_BASE)
+
+    def write(self, image: NDArray[np.uint8], timing: Timing | None, contiguous: bool = True) -> None:
+        """Encode one (H, W, 3) uint8 BGR picture.
+
+        Args:
+            timing: when the source shows it; None: at the constant rate.
+            contiguous: False when frames of the source were left out before this one: the gap is closed.
+
+        Raises:
+            OutputFullError: the disk is full; the file so far is kept.
+        """
+        frame = self._converted(image)
+        given = timing.pts if timing is not None and timing.time_base == self._time_base else None
+        if given is None:
+            given = self._step * self._count
+        if not contiguous:
+            self._shift = (0 if self._last is None else self._last + self._step) - given
+        pts = given + self._shift
+        if self._last is not None and pts <= self._last:
+            pts = self._last + 1
+        if self._last is not None and contiguous:
+            self._step = pts - self._last
+        frame.pts, frame.time_base = pts, self._time_base
+        length = timing.duration if timing is not None and timing.duration else self._step
+        self._mux(self._stream.encode(frame))
+        if self._sound is not None:
+            until = float((given + length) * self._time_base)
+            self._sound.copy(
+                until, float(self._shift * self._time_base), None if contiguous else float(given * self._time_base)
+            )
+        self._last = pts
+        self._count += 1
+
+    def _converted(self, image: NDArray[np.uint8]) -> av.VideoFrame:
+        """The picture as yuv420p, with the matrix and range that the tags name."""
+        width, height = self._chosen.coded_size
+        if image.shape[:2] != (height, width):
+            bottom, right = height - image.shape[0], width - image.shape[1]
+            image = np.asarray(cv2.copyMakeBorder(image, 0, bottom, 0, right, cv2.BORDER_REPLICATE), np.uint8)
+        tags = self._chosen.tags
+        matrix = tags.matrix if tags.matrix != UNSPECIFIED else default_matrix(self._chosen.height)
+        frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="bgr24").reformat(
+            format="yuv420p",
+            dst_colorspace=matrix,
+            dst_color_range=2 if tags.range == 2 else 1,
+            interpolation=SWS_FLAGS,
+        )
+        frame.colorspace, frame.color_range = tags.matrix, tags.range
+        return frame
+
+    def _mux(self, packets: list[Any]) -> None:
+        try:
+            for packet in packets:
+                self._container.mux(packet)
+        except OSError as error:
+            raise OutputFullError(f"cannot write {self.path}: {error.strerror or error}") from error
+        if self._file.full:
+            raise OutputFullError(f"no space left for {self.path}: {self._count} frames were written and are kept")
+
+    def close(self, complete: bool = True) -> None:
+        """Finish the file and give it its name. `complete`: copy the sound to its very end."""
+        if self._closed:
+            return
+        self._closed = True
+        if not self._count:
+            self._discard()
+            return
+        try:
+            for packet in self._stream.encode(None):
+                self._container.mux(packet)
+            if self._sound is not None:
+                self._sound.finish(complete)
+            self._container.close()
+        finally:
+            if self._sound is not None:
+                self._sound.close()
+            self._file.close()
+        if self._mark is not None and self.path.suffix.lower() in ISO_SUFFIXES:
+            append_xmp_box(self._partial, self._mark.xmp())
+        self._partial.replace(self.path)
+
+    def _discard(self) -> None:
+        if self._sound is not None:
+            self._sound.close()
+        self._file.close()
+        self._partial.unlink(missing_ok=True)

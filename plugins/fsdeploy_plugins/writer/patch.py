@@ -1,0 +1,152 @@
+"""Swapped faces as images of their own, with the matrix that puts each into its frame: for compositing programs."""
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from fsdeploy.config.option import option
+from fsdeploy.convert.frame import OutputInfo, Patch, Picture
+from fsdeploy.convert.images import ImageFolderWriter
+from fsdeploy.convert.provenance import GENERATED, Mark
+from fsdeploy.convert.tiff import write_tiff
+from fsdeploy.errors import InputError
+from fsdeploy.files import write_text
+
+_ORIGINS = ("bottom-left", "bottom-right", "top-left", "top-right")
+
+
+@dataclass(frozen=True)
+class PatchOptions:
+    """Pixels, names and the corner that matrices count from."""
+
+    format: str = option("png", "File format.", choices=("png", "tif"))
+    bit_depth: int = option(16, "Bits per channel; 32 (float) in tif only.", choices=(8, 16, 32))
+    origin: str = option("bottom-left", "Corner that the matrix and the corners count from.", choices=_ORIGINS)
+    empty_frames: str = option("blank", "Frames without a face: one blank patch, or none.", choices=("blank", "skip"))
+    start_index: int = option(0, "Number of the first frame.", choices=(0, 1))
+    index_offset: int = option(0, "Added to every number.", minimum=0, maximum=1000)
+    number_padding: int = option(6, "Digits of the number.", minimum=0, maximum=10)
+    include_filename: bool = option(True, "Begin names with the source's.")
+    face_index_location: str = option("before", "Face index before or after the number.", choices=("before", "after"))
+    separate_mask: bool = option(False, "Opacity as an image of its own in a folder 'masks'.")
+    draw_transparent: bool = option(True, "Keep opacity as alpha.")
+    png_compress_level: int = option(3, "Compression of png: 0 fast, 9 small.", minimum=0, maximum=9)
+
+
+class PatchWriter(ImageFolderWriter):
+    """One image per face (BGR and opacity) and matrices.json with the matrix and corners of each."""
+
+    Options = PatchOptions
+    takes = "patches"
+
+    def check(self, info: OutputInfo) -> None:
+        if self.options.bit_depth == 32 and self.options.format != "tif":
+            raise InputError("32 bit patches are written as tif: --set writer.patch.format=tif")
+        # A bare patch is wholly generated, not a composite.
+        self._mark = None if info.mark is None else Mark(info.mark.software, GENERATED)
+        self._matrices: dict[str, Any] = {}
+        self._size = 0
+
+    def encode(self, picture: Picture) -> Any:
+        patches = picture.patches
+        if not patches:
+            if self.options.empty_frames == "skip":
+                return []
+            size = self._size or 64
+            patches = (Patch(np.zeros((size, size, 4), np.float32), np.eye(3)[:2]),)
+        self._size = patches[0].pixels.shape[0]
+        height, width = picture.image.shape[:2]
+        return [self._encode_one(picture.key, number, patch, width, height) for number, patch in enumerate(patches)]
+
+    def _encode_one(self, key: str, number: int, patch: Patch, width: int, height: int) -> Any:
+        name = self.name(key, number)
+        size = patch.pixels.shape[0]
+        matrix, corners = placement(patch.matrix, size, width, height, self.options.origin)
+        facts = {"transform_matrix": matrix.tolist(), "roi": corners.tolist()}
+        pixels = quantised(patch.pixels, self.options.bit_depth)
+        if self.options.separate_mask:
+            parts: tuple[bytes, bytes | None] = (self._bytes(pixels[..., :3]), self._bytes(pixels[..., 3]))
+        else:
+            parts = (self._bytes(pixels if self.options.draw_transparent else pixels[..., :3]), None)
+        return name, facts, parts
+
+    def _bytes(self, pixels: np.ndarray) -> bytes:
+        xmp = None if self._mark is None else self._mark.xmp()
+        pixels = np.ascontiguousarray(pixels)
+        if self.options.format == "tif":
+            return write_tiff(pixels, xmp)
+        level = [cv2.IMWRITE_PNG_COMPRESSION, self.options.png_compress_level]
+        if xmp is None:
+            done, data = cv2.imencode(".png", pixels, level)
+        else:
+            packet = np.frombuffer(xmp, np.uint8)
+            done, data = cv2.imencodeWithMetadata(".png", pixels, [cv2.IMAGE_METADATA_XMP], [packet], level)
+        if not done:
+            raise InputError("OpenCV cannot write this patch: choose another format")
+        return bytes(data.tobytes())
+
+    def encode_pixels(self, image: np.ndarray, xmp: bytes | None) -> bytes:
+        return self._bytes(image)
+
+    def name(self, key: str, face: int) -> str:
+        """File name without extension of a face: source name, face index, frame number."""
+        chosen = self.options
+        stem = Path(key).stem
+        found = re.fullmatch(r"(.*?)[^A-Za-z0-9]?(\d+)", stem)
+        base = found.group(1) if found else stem
+        shift = chosen.start_index - 1 + chosen.index_offset
+        number = "" if not found else f".{max(0, int(found.group(2)) + shift):0{chosen.number_padding}d}"
+        index = f"{face:02d}"
+        if chosen.face_index_location == "before":
+            return (f"{base}_{index}" if chosen.include_filename and base else index) + number
+        return ((base if chosen.include_filename else "") + f"{number}.{index}").lstrip(".")
+
+    def write(self, picture: Picture, encoded: Any) -> None:
+        for name, facts, (data, mask) in encoded:
+            self._matrices[name] = facts
+            self.store(self.folder / f"{name}.{self.options.format}", data)
+            if mask is not None:
+                self.store(self.folder / "masks" / f"{name}.{self.options.format}", mask)
+
+    def has(self, key: str, width: int, height: int) -> bool:
+        return False
+
+    def close(self, complete: bool) -> None:
+        if self._matrices:
+            write_text(self.folder / "matrices.json", json.dumps(dict(sorted(self._matrices.items())), indent=1) + "\n")
+
+
+def quantised(pixels: np.ndarray, bits: int) -> np.ndarray:
+    """0..1 floats as uint8, uint16 or float32."""
+    if bits == 32:
+        return pixels.astype(np.float32)
+    top = (1 << bits) - 1
+    return np.asarray(np.rint(np.clip(pixels, 0.0, 1.0) * top), np.uint8 if bits == 8 else np.uint16)
+
+
+def placement(matrix: np.ndarray, size: int, width: int, height: int, origin: str) -> tuple[np.ndarray, np.ndarray]:
+    """Where a patch lies in its frame, counted from a corner of the frame.
+
+    Args:
+        matrix: (2, 3) frame pixels to patch pixels, both from the top left.
+
+    Returns:
+        (3, 3) matrix patch to frame in the corner's coordinates, and the patch's four corners (4, 2) there, clockwise
+        from its top left; for top-right and bottom-left origins in mirrored order, so that they stay clockwise.
+    """
+    to_frame = np.linalg.inv(np.vstack([matrix, [0.0, 0.0, 1.0]]))
+    right, bottom = "right" in origin, "bottom" in origin
+    if right or bottom:
+        corner = to_frame @ np.array([size if right else 0.0, size if bottom else 0.0, 1.0])
+        to_frame[0, 2] = width - corner[0] if right else corner[0]
+        to_frame[1, 2] = height - corner[1] if bottom else corner[1]
+    points = np.array([[0.0, 0.0], [size, 0.0], [size, size], [0.0, size]])
+    if right != bottom:
+        to_frame[0, 1], to_frame[1, 0] = -to_frame[0, 1], -to_frame[1, 0]
+        points = points[[0, 3, 2, 1]]
+    return to_frame, points @ to_frame[:2, :2].T + to_frame[:2, 2]
