@@ -47,23 +47,23 @@ _SCALE = 0.235
 
 
 def random_scene(rng: np.random.Generator) -> Scene:
-    """Draw a scene; poses within about 37 degrees of yaw, 17 of pitch, 11 of roll."""
+    """Draw a scene; poses within about 27 degrees of yaw, 11 of pitch, 8 of roll."""
 
     def bell(sigma: float) -> float:
         return float(np.clip(rng.normal(0.0, sigma), -2.0 * sigma, 2.0 * sigma))
 
     return Scene(
-        yaw=bell(0.32),
-        pitch=bell(0.15),
-        roll=bell(0.10),
+        yaw=bell(0.24),
+        pitch=bell(0.10),
+        roll=bell(0.07),
         scale=_SCALE + bell(0.01),
         shift=(bell(0.02), bell(0.02)),
         mouth_open=float(np.clip(rng.normal(0.1, 0.35), 0.0, 1.0)) if rng.random() < 0.7 else 0.0,
         smile=float(np.clip(rng.normal(0.2, 0.5), -0.4, 1.2)),
         brow_raise=float(np.clip(rng.normal(0.0, 0.5), -1.0, 1.0)),
         blink=float(rng.uniform(0.5, 1.0)) if rng.random() < 0.15 else 0.0,
-        light_azimuth=bell(0.6),
-        light_elevation=0.3 + bell(0.3),
+        light_azimuth=bell(0.45),
+        light_elevation=0.3 + bell(0.2),
         ambient=float(rng.uniform(0.45, 0.75)),
         tint=_tint(rng),
         blur=float(rng.uniform(0.0, 0.8)),
