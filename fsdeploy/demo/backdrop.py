@@ -17,16 +17,17 @@ def draw_backdrop(identity: Identity, scene: Scene, height: int, width: int) -> 
     """(H, W, 3) BGR, 0..255. Room and clothes follow from the scene's seed alone, so identities share them."""
     rng = np.random.default_rng(scene.background)
     image = _room(rng, height, width)
-    light = (scene.ambient + 0.6 * (1.0 - scene.ambient)) * np.float32(scene.tint)
+    light = np.array(scene.tint) * (scene.ambient + 0.6 * (1.0 - scene.ambient))
+    hair = (np.array(identity.hair) * light).astype(np.float32)
     if identity.long_hair:
-        _ellipse(image, identity, scene, (0.0, -0.15, -0.9), (1.16, 1.32), np.float32(identity.hair) * light * 0.8)
-        _ellipse(image, identity, scene, (0.0, 0.55, -1.0), (1.02, 1.0), np.float32(identity.hair) * light * 0.7)
-    skin = np.float32(identity.skin) * light
-    _neck(image, identity, scene, skin * 0.72)
+        _ellipse(image, identity, scene, (0.0, -0.15, -0.9), (1.16, 1.32), hair * np.float32(0.8))
+        _ellipse(image, identity, scene, (0.0, 0.55, -1.0), (1.02, 1.0), hair * np.float32(0.7))
+    skin = (np.array(identity.skin) * light).astype(np.float32)
+    _neck(image, identity, scene, skin * np.float32(0.72))
     _clothes(image, identity, scene, rng.uniform(25, 150, 3).astype(np.float32))
     for side in (-1.0, 1.0):
-        _ellipse(image, identity, scene, (1.03 * side, -0.02, -0.62), (0.13, 0.27), skin * 0.85)
-        _ellipse(image, identity, scene, (1.05 * side, 0.0, -0.60), (0.06, 0.16), skin * 0.62)
+        _ellipse(image, identity, scene, (1.03 * side, -0.02, -0.62), (0.13, 0.27), skin * np.float32(0.85))
+        _ellipse(image, identity, scene, (1.05 * side, 0.0, -0.60), (0.06, 0.16), skin * np.float32(0.62))
     return np.asarray(cv2.GaussianBlur(image, (0, 0), 0.006 * height), dtype=np.float32)
 
 
@@ -35,7 +36,8 @@ def _room(rng: np.random.Generator, height: int, width: int) -> Float:
     one, other = rng.uniform(50, 200, 3), rng.uniform(50, 200, 3)
     grey = rng.uniform(0.3, 0.7)
     one, other = (c * (1.0 - grey) + c.mean() * grey for c in (one, other))
-    ramp = np.linspace(0.0, 1.0, width)[None, :, None] if rng.random() < 0.5 else np.linspace(0.0, 1.0, height)[:, None, None]
+    across = rng.random() < 0.5
+    ramp = np.linspace(0.0, 1.0, width)[None, :, None] if across else np.linspace(0.0, 1.0, height)[:, None, None]
     image = np.ascontiguousarray((one * (1.0 - ramp) + other * ramp) * np.ones((height, width, 1)), dtype=np.float32)
     for _ in range(2):
         low = rng.uniform(-0.2, 0.9, 2) * [width, height]

@@ -1,13 +1,14 @@
 """Three figures that judge a swap against the right answer.
 
-A scene that was not trained on is drawn as A (the source s) and as B (the target t); the model turns s into the swap w.
-All three are (N, S, S, 3) in 0..1, each cut out by its own landmarks, and m (N, S, S) is the target's face mask, so that
-only the face is judged. With d_i(x, y) = sum(m_i (x_i - y_i)^2) / (3 sum(m_i)), the masked mean squared error of face i:
+A scene that was not trained on is drawn as A (the source s) and as B (the target t); the model turns s into the swap
+w. All three are (N, S, S, 3) in 0..1, each cut out by its own landmarks, and m (N, S, S) is the target's face mask, so
+that only the face is judged. With d_i(x, y) = sum(m_i (x_i - y_i)^2) / (3 sum(m_i)), the masked mean squared error of
+face i:
 
 - closer: share of faces with d_i(w, t) < d_i(w, s). A model that returns its input scores 0.
 - rank: for every face, the place of its own target among all N targets, ordered by the distance
-  sum(m (w_i - mean(w) - t_j + mean(t))^2), m the mean mask; ties count against. The median is given. Without the means a
-  constant face carries nothing: it ranks like chance, (N + 1) / 2 or worse.
+  sum(m (w_i - mean(w) - t_j + mean(t))^2), m the mean mask; ties count against. The median is given. Without the
+  means a constant face carries nothing: it ranks like chance, (N + 1) / 2 or worse.
 - gain: mean over faces of PSNR(w, t) - PSNR(s, t) = 10 log10(d_i(s, t) / d_i(w, t)), in decibels.
 
 A constant mean face of B can win on closer and gain alone; the rank shows that pose, light and expression came through.

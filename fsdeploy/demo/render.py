@@ -1,7 +1,7 @@
 """From an identity and a scene to a frame with its exact landmarks and face mask: a small software renderer.
 
-Visible triangles are filled in depth order into an image of triangle numbers; everything else happens per pixel at once:
-texture coordinates and normals by each triangle's affine map, relief, light, then background, blur and noise.
+Visible triangles are filled in depth order into an image of triangle numbers; everything else happens per pixel at
+once: texture coordinates and normals by each triangle's affine map, relief, light, then background, blur and noise.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from fsdeploy.demo import shape
 from fsdeploy.demo.backdrop import draw_backdrop
 from fsdeploy.demo.identities import Identity
 from fsdeploy.demo.scene import Scene
-from fsdeploy.demo.texture import SIZE, Atlas, paint, to_texture
+from fsdeploy.demo.texture import Atlas, paint, to_texture
 
 _SUBPIXEL_BITS = 4
 _atlas = functools.cache(paint)
@@ -57,10 +57,10 @@ def draw(identity: Identity, scene: Scene, height: int = 256, width: int = 256) 
     backdrop = draw_backdrop(identity, scene, height, width)
     frame = colors * edge + backdrop * (1.0 - edge)
     if scene.blur > 0.2:
-        frame = cv2.GaussianBlur(frame, (0, 0), scene.blur)
-    frame += np.random.default_rng(scene.background).normal(0.0, scene.noise, frame.shape)
+        frame = np.asarray(cv2.GaussianBlur(frame, (0, 0), scene.blur), np.float32)
+    noise = np.random.default_rng(scene.background).normal(0.0, scene.noise, frame.shape)
     return Drawing(
-        np.clip(np.round(frame), 0.0, 255.0).astype(np.uint8),
+        np.clip(np.round(frame + noise), 0.0, 255.0).astype(np.uint8),
         points[: shape.LANDMARKS].astype(np.float32),
         np.where(surface.covered & (face > 0.5), 255, 0).astype(np.uint8),
     )
@@ -84,20 +84,18 @@ def _rasterise(
     attributes = np.concatenate([texture, normals], axis=1)[order]
     maps = np.linalg.solve(np.concatenate([corners, np.ones((*corners.shape[:2], 1))], axis=2), attributes)
     rows, columns = np.nonzero(numbers >= 0)
-    number = numbers[rows, columns]
+    owner = numbers[rows, columns]
     where = np.stack([columns, rows, np.ones_like(rows)], axis=1).astype(np.float32)
-    values = np.einsum("pk,pka->pa", where, maps.astype(np.float32)[number])
+    values = np.einsum("pk,pka->pa", where, maps.astype(np.float32)[owner])
     # Filling covers pixels a little outside a triangle: keep them on its own piece of texture.
     low, high = attributes.min(axis=1).astype(np.float32), attributes.max(axis=1).astype(np.float32)
-    values = np.clip(values, low[number], high[number])
+    values = np.clip(values, low[owner], high[owner])
     images = np.zeros((height, width, 5), np.float32)
     images[rows, columns] = values
     return _Surface(numbers >= 0, images[..., 0].copy(), images[..., 1].copy(), images[..., 2:])
 
 
-def _visible(
-    points: NDArray[np.float64], depth: NDArray[np.float64], texture: NDArray[np.float64]
-) -> NDArray[np.intp]:
+def _visible(points: NDArray[np.float64], depth: NDArray[np.float64], texture: NDArray[np.float64]) -> NDArray[np.intp]:
     """Triangles that face the camera, (V, 3) vertex indices, farthest first."""
     triangles = shape.triangles()
 
@@ -118,9 +116,7 @@ def _shade(
     """Lit colours (H, W, 3) and the share of face (H, W) of every covered pixel."""
 
     def sample(image: NDArray[np.float32]) -> NDArray[np.float32]:
-        return np.asarray(
-            cv2.remap(image, surface.texture_x, surface.texture_y, cv2.INTER_LINEAR), dtype=np.float32
-        )
+        return np.asarray(cv2.remap(image, surface.texture_x, surface.texture_y, cv2.INTER_LINEAR), dtype=np.float32)
 
     normals = _smooth(surface)
     normals[..., :2] -= sample(atlas.slope)
@@ -136,7 +132,7 @@ def _shade(
     shine = np.clip(normals @ (turn.T @ halfway).astype(np.float32), 0.0, None) ** 24 * sample(atlas.gloss)
     lit = sample(atlas.color) * (scene.ambient + (1.08 - scene.ambient) * diffuse)[..., None]
     lit += 255.0 * (1.0 - scene.ambient) * shine[..., None]
-    return np.asarray(lit * np.float32(scene.tint)), sample(atlas.face)
+    return np.asarray(lit * np.array(scene.tint, np.float32)), sample(atlas.face)
 
 
 def _smooth(surface: _Surface) -> NDArray[np.float32]:

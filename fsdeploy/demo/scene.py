@@ -90,7 +90,8 @@ def clip_scenes(rng: np.random.Generator, frames: int, frame_rate: float) -> lis
     blinks = rng.uniform(0.15, 0.85, 2) * time[-1] if frames else np.zeros(2)
     blink = np.exp(-(((time[:, None] - blinks) / 0.09) ** 2)).max(axis=1)
     left, up = wave(0.03, 0.2), wave(0.02, 0.3)
-    azimuth, ambient, background = float(rng.uniform(-0.6, 0.6)), float(rng.uniform(0.5, 0.65)), int(rng.integers(1 << 30))
+    azimuth, ambient = float(rng.uniform(-0.6, 0.6)), float(rng.uniform(0.5, 0.65))
+    background = int(rng.integers(1 << 30))
     return [
         Scene(
             yaw=float(yaw[i]),

@@ -1,4 +1,4 @@
-"""What a head is painted with: colour, relief, gloss and where the face ends, over the neutral head seen from the front."""
+"""What a head is painted with: colour, relief, gloss and where the face ends, over the neutral head from the front."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def paint(identity: Identity) -> Atlas:
         cv2.circle(color, _pixel(identity.mole), 5, (50, 60, 90), -1, cv2.LINE_AA)
     hair = cv2.GaussianBlur(_hair_area(identity), (0, 0), 3.0)
     strands = cv2.GaussianBlur(_noise(rng), (0, 0), 1.2, sigmaY=9.0)[..., None] * 60.0
-    blended = color * (1.0 - hair[..., None]) + (np.float32(identity.hair) + strands) * hair[..., None]
+    blended = color * (1.0 - hair[..., None]) + (_tone(identity.hair) + strands) * hair[..., None]
     gloss = 0.22 * (1.0 - hair) + 0.10 * hair + _wet_area() * 0.6
     return Atlas(
         np.clip(blended, 0.0, 255.0).astype(np.float32),
@@ -80,6 +80,10 @@ def paint(identity: Identity) -> Atlas:
         gloss.astype(np.float32),
         _face_area(identity),
     )
+
+
+def _tone(color: Color) -> Float:
+    return np.array(color, np.float32)
 
 
 def _noise(rng: np.random.Generator) -> Float:
@@ -95,7 +99,7 @@ def _pixel(point: Point) -> tuple[int, int]:
     return int(x), int(y)
 
 
-def _fill(image: NDArray[np.generic], points: NDArray[np.float64], color: float | Color) -> None:
+def _fill(image: Float | NDArray[np.uint8], points: NDArray[np.float64], color: float | Color) -> None:
     value = (float(color),) if isinstance(color, (int, float)) else color
     cv2.fillPoly(image, [_fixed_point(points)], value, cv2.LINE_AA, _SUBPIXEL_BITS)
 
@@ -114,11 +118,11 @@ def _blend_spot(image: Float, centre: Point, radii: tuple[int, int], color: Floa
 
 
 def _skin(identity: Identity, rng: np.random.Generator) -> Float:
-    tone = np.float32(identity.skin)
+    tone = _tone(identity.skin)
     grain = cv2.GaussianBlur(_noise(rng), (0, 0), 3.0) * 18.0 + cv2.GaussianBlur(_noise(rng), (0, 0), 14.0) * 80.0
     skin = np.asarray(tone + grain[..., None], dtype=np.float32)
     for side in (-1.0, 1.0):
-        _blend_spot(skin, (0.55 * side, 0.30), (45, 38), tone * np.float32([0.88, 0.86, 1.05]), 0.55, 14.0)
+        _blend_spot(skin, (0.55 * side, 0.30), (45, 38), tone * np.array([0.88, 0.86, 1.05], np.float32), 0.55, 14.0)
         _blend_spot(skin, (0.45 * side, -0.27), (44, 26), tone * np.float32(0.76), 0.55, 9.0)
     _blend_spot(skin, (0.0, 0.42), (34, 9), tone * np.float32(0.66), 0.6, 5.0)
     _blend_spot(skin, (0.0, 0.92), (40, 8), tone * np.float32(0.80), 0.5, 6.0)
@@ -132,12 +136,12 @@ def _add_beard(skin: Float, identity: Identity, rng: np.random.Generator) -> Non
     _fill(area, NEUTRAL[48:60], 0.0)
     stubble = np.clip(rng.normal(0.5, 0.6, (SIZE, SIZE)), 0.0, 1.0)
     weight = identity.beard * (cv2.GaussianBlur(area, (0, 0), 7.0) * (0.6 + 0.4 * stubble))[..., None]
-    skin[:] = skin * (1.0 - weight) + np.float32(identity.hair) * weight
+    skin[:] = skin * (1.0 - weight) + _tone(identity.hair) * weight
 
 
 def _draw_mouth(color: NDArray[np.uint8], lips: Color) -> None:
     _fill(color, NEUTRAL[48:60], lips)
-    dark = np.float32(lips) * np.float32(0.78)
+    dark = _tone(lips) * np.float32(0.78)
     upper = NEUTRAL[[48, 49, 50, 51, 52, 53, 54, 64, 63, 62, 61, 60]]
     weight = cv2.GaussianBlur(_area(upper), (0, 0), 2.0)[..., None] * 0.6 * _area(NEUTRAL[48:60])[..., None]
     color[:] = np.round(color * (1.0 - weight) + dark * weight).astype(np.uint8)
@@ -169,10 +173,12 @@ def _draw_brows(color: NDArray[np.uint8], identity: Identity, rng: np.random.Gen
     for brow in (NEUTRAL[17:22], NEUTRAL[26:21:-1]):
         for i in range(4):
             thickness = max(2, round(identity.brow_thickness * (0.55, 0.8, 1.0, 1.0)[i]))
-            cv2.polylines(weight, [_fixed_point(brow[i : i + 2])], False, (1.0,), thickness, cv2.LINE_AA, _SUBPIXEL_BITS)
+            cv2.polylines(
+                weight, [_fixed_point(brow[i : i + 2])], False, (1.0,), thickness, cv2.LINE_AA, _SUBPIXEL_BITS
+            )
     strands = np.clip(0.92 + 0.5 * cv2.GaussianBlur(_noise(rng), (0, 0), 1.0, sigmaY=2.5), 0.6, 1.0)
     weight = (cv2.GaussianBlur(weight, (0, 0), 1.0) * strands)[..., None]
-    color[:] = np.round(color * (1.0 - weight) + np.float32(identity.brows) * weight).astype(np.uint8)
+    color[:] = np.round(color * (1.0 - weight) + _tone(identity.brows) * weight).astype(np.uint8)
 
 
 def _hairline(identity: Identity) -> NDArray[np.float64]:
