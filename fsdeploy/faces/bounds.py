@@ -69,9 +69,18 @@ def text(value: Any, what: str) -> str:
     Raises:
         InputError: it is none.
     """
-    if not isinstance(value, str) or len(value) > LONGEST_NAME:
+    if not isinstance(value, str) or len(value) > LONGEST_NAME or not _is_text(value):
         raise InputError(f"{what} is {shown(value)}, not a name")
     return value
+
+
+def _is_text(value: str) -> bool:
+    """Whether a string can be written as UTF-8: lone surrogates cannot."""
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def table(value: Any, what: str) -> dict[str, Any]:
@@ -131,7 +140,9 @@ def plain(value: Any, what: str) -> Any:
             item = item.tolist() if item.dtype.kind in "fiub" and left[0] > 0 else object()
         if isinstance(item, np.generic):
             item = item.item()
-        if item is None or isinstance(item, str | bytes | bool | int):
+        if item is None or isinstance(item, bytes) or (isinstance(item, str) and _is_text(item)):
+            return item
+        if isinstance(item, int) and abs(item) < 1 << 63:
             return item
         if isinstance(item, float) and math.isfinite(item):
             return item

@@ -79,10 +79,7 @@ def read_face(path: Path) -> tuple[NDArray[np.uint8], FaceHeader]:
         check_complete(data)
     except FsdeployError as error:
         raise type(error)(f"{path}: {error}") from error
-    image = decode_image(data, str(path))
-    if image.shape[0] != image.shape[1]:
-        raise NotAFaceError(f"{path} is {image.shape[1]}x{image.shape[0]}, not square: extract the face again")
-    return image, header
+    return decode_image(data, str(path)), header
 
 
 def write_face(path: Path, image: NDArray[np.uint8], header: FaceHeader, *, overwrite: bool = True) -> None:
@@ -141,6 +138,9 @@ def header_chunk(header: FaceHeader) -> bytes:
 def _named_header(stream: BinaryIO, label: str) -> FaceHeader:
     try:
         size = stream.seek(0, io.SEEK_END)
+        width, height = image_size(stream)
+        if width != height:
+            raise NotAFaceError(f"an image of {width}x{height} pixels is not square")
         return header_from_dict(parse_literal(_find_text(stream, size)))
     except FsdeployError as error:
         raise type(error)(f"{label}: {error}: extract the face again or delete the file") from error
@@ -158,11 +158,9 @@ def _find_text(stream: BinaryIO, size: int) -> str:
 
 def _chunks(stream: BinaryIO, size: int) -> Iterator[_Chunk]:
     """Walk a PNG's chunks from byte 8, the image's claims checked first."""
-    stream.seek(0)
-    if stream.read(8) != SIGNATURE:
-        raise NotAFaceError("not a PNG image")
+    image_size(stream)
     start = 8
-    for count in range(_MAX_CHUNKS):
+    for _ in range(_MAX_CHUNKS):
         stream.seek(start)
         head = stream.read(8)
         if len(head) < 8:
@@ -171,8 +169,6 @@ def _chunks(stream: BinaryIO, size: int) -> Iterator[_Chunk]:
         chunk = _Chunk(kind, start, length)
         if chunk.end > size:
             raise InputError("a PNG that is cut off")
-        if count == 0:
-            _check_claims(stream, chunk)
         yield chunk
         if kind == b"IEND":
             return
@@ -180,13 +176,24 @@ def _chunks(stream: BinaryIO, size: int) -> Iterator[_Chunk]:
     raise HostileFileError(f"a PNG of more than {_MAX_CHUNKS} chunks")
 
 
-def _check_claims(stream: BinaryIO, chunk: _Chunk) -> None:
-    """Refuse a PNG whose first chunk is no image header or claims absurd dimensions (a decompression bomb)."""
-    if chunk.kind != b"IHDR" or chunk.length != 13:
+def image_size(stream: BinaryIO) -> tuple[int, int]:
+    """Width and height that a PNG claims in its first chunk.
+
+    Raises:
+        NotAFaceError: no PNG.
+        InputError: its first chunk is no image header.
+        HostileFileError: it claims absurd dimensions, which would fill the memory when decoded.
+    """
+    stream.seek(0)
+    head = stream.read(24)
+    if head[:8] != SIGNATURE:
+        raise NotAFaceError("not a PNG image")
+    if head[8:16] != b"\0\0\0\x0dIHDR" or len(head) < 24:
         raise InputError("a PNG without an image header")
-    width, height = struct.unpack(">II", stream.read(8))
+    width, height = struct.unpack(">II", head[16:])
     if not (0 < width <= MAX_EDGE and 0 < height <= MAX_EDGE):
         raise HostileFileError(f"it claims {width}x{height} pixels; faces have at most {MAX_EDGE}x{MAX_EDGE}")
+    return width, height
 
 
 def _face_text(stream: BinaryIO, chunk: _Chunk) -> str | None:

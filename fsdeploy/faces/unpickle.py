@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import pickle
 import pickletools
+import struct
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -26,7 +27,7 @@ _OPCODES: Final = frozenset(
         "STRING BINSTRING SHORT_BINSTRING BINBYTES SHORT_BINBYTES BINBYTES8",
         "UNICODE BINUNICODE SHORT_BINUNICODE BINUNICODE8",
         "EMPTY_LIST APPEND APPENDS LIST EMPTY_TUPLE TUPLE TUPLE1 TUPLE2 TUPLE3 EMPTY_DICT DICT SETITEM SETITEMS",
-        "GLOBAL STACK_GLOBAL REDUCE BUILD",
+        "GLOBAL STACK_GLOBAL REDUCE",
     )
     for name in line.split()
 )
@@ -39,7 +40,7 @@ class _Refused(pickle.UnpicklingError):
 
 
 class _Function:
-    """A global of the allow-list. Callable, and closed: a pickle can neither set its state nor its attributes."""
+    """A global of the allow-list, as a function of ours."""
 
     __slots__ = ("_call",)
 
@@ -48,9 +49,6 @@ class _Function:
 
     def __call__(self, *arguments: Any) -> Any:
         return self._call(*arguments)
-
-    def __setstate__(self, state: Any) -> None:
-        raise _Refused("it changes a function")
 
 
 class _DType:
@@ -139,12 +137,33 @@ def _refuse_opcode(_self: Any) -> None:
     raise _Refused("it uses an instruction that data does not need")
 
 
+def _load_build(self: Any) -> None:
+    """Give state to one of our stand-ins; pickle's own instruction would set attributes of anything."""
+    state = self.stack.pop()
+    if not isinstance(self.stack[-1], _Array | _DType):
+        raise _Refused("it sets the state of something that has none")
+    self.stack[-1].__setstate__(state)
+
+
+def _load_bytearray(self: Any) -> None:
+    """Bytes of an array at protocol 5, read before memory is taken for the size that they claim."""
+    (size,) = struct.unpack("<Q", self.read(8))
+    data = self.read(size)
+    if len(data) != size:
+        raise EOFError("a byte string that is cut off")
+    self.append(bytes(data))
+
+
 class _DataUnpickler(pickle._Unpickler):
     """Pickle's Python interpreter with every instruction refused that plain data and arrays do not need."""
 
     dispatch = {  # noqa: RUF012 - the base class wants a plain class attribute
-        code: function if code in {_CODES[name] for name in _OPCODES} else _refuse_opcode
-        for code, function in pickle._Unpickler.dispatch.items()
+        **{
+            code: function if code in {_CODES[name] for name in _OPCODES} else _refuse_opcode
+            for code, function in pickle._Unpickler.dispatch.items()
+        },
+        _CODES["BUILD"]: _load_build,
+        _CODES["BYTEARRAY8"]: _load_bytearray,
     }
 
     def find_class(self, module: str, name: str) -> Any:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -55,3 +57,66 @@ def convert_frame():
     frame[..., 1] = np.round(255 * y / 539)
     frame[..., 2] = np.round(127.5 + 127.5 * np.sin(x / 40) * np.cos(y / 30))
     return frame
+
+
+def chunk(kind, data):
+    """One PNG chunk, spelled out from the PNG specification."""
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+@pytest.fixture(scope="session")
+def make_png():
+    """A PNG of given raw scanline bytes and extra chunks before its pixels, built without an image library."""
+
+    def build(*extra, size=(8, 8), depth=8, color=2, pixels=None, tail=b""):
+        channels = {0: 1, 2: 3, 4: 2, 6: 4}[color]
+        row = size[0] * channels * depth // 8
+        rows = pixels if pixels is not None else [bytes(row)] * size[1]
+        header = struct.pack(">IIBBBBB", *size, depth, color, 0, 0, 0)
+        data = zlib.compress(b"".join(b"\0" + line for line in rows))
+        body = [chunk(b"IHDR", header), *extra, chunk(b"IDAT", data), tail, chunk(b"IEND", b"")]
+        return b"\x89PNG\r\n\x1a\n" + b"".join(body)
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def face_chunk():
+    """The metadata chunk of a face from header text."""
+
+    def build(text, keyword=b"faceswap"):
+        return chunk(b"iTXt", keyword + b"\0\0\0\0\0" + text.encode("utf-8"))
+
+    return build
+
+
+@pytest.fixture
+def header_dict(v1):
+    """A complete current header as its producer's dict."""
+    return {
+        "alignments": {
+            "x": 310,
+            "y": -3,
+            "w": 180,
+            "h": 200,
+            "landmarks_xy": v1.astype(np.float64).tolist(),
+            "mask": {
+                "bisenet-fp_face": {
+                    "mask": zlib.compress(bytes(range(256)) * 64),
+                    "affine_matrix": [[0.3, 0.01, -90.5], [-0.01, 0.3, -75.25]],
+                    "interpolator": 2,
+                    "stored_size": 128,
+                    "stored_centering": "face",
+                }
+            },
+            "identity": {"vggface2": [0.125, -0.5, 1e-07]},
+        },
+        "source": {
+            "alignments_version": 2.4,
+            "original_filename": "clip_000012_0.png",
+            "face_index": 0,
+            "source_filename": "clip_000012.mp4",
+            "source_is_video": True,
+            "source_frame_dims": (1080, 1920),
+        },
+    }
