@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from fsdeploy.config.training import TrainingOptions
 from fsdeploy.errors import FsdeployError, HostileFileError, InputError, NotAFaceError
@@ -69,6 +69,15 @@ class FolderScan:
     skipped: list[SkippedFile]
     other: int
     """Files that are no PNG; never looked into."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """The scan as plain values, for JSON."""
+        return {
+            "folder": str(self.folder),
+            "usable": len(self.faces),
+            "skipped": [{"file": e.path.name, "status": e.status, "reason": e.reason} for e in self.skipped],
+            "no_png": self.other,
+        }
 
     def require(self, minimum: int = MINIMUM_FACES) -> None:
         """Refuse a folder with fewer than `minimum` usable faces.
