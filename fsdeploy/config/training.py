@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import Any, Self
 
-from fsdeploy.config.option import option
+from fsdeploy.config.option import from_mapping, nearest, option, specs
+from fsdeploy.errors import ConfigError
 
 LOSS_NAMES = (
     "ffl", "flip", "gmsd", "l_inf_norm", "laploss", "logcosh", "lpips_alex", "lpips_squeeze", "lpips_vgg16", "mae",
@@ -166,6 +168,23 @@ class TrainingOptions:
     optimizer: OptimizerOptions = field(default_factory=OptimizerOptions)
     loader: LoaderOptions = field(default_factory=LoaderOptions)
     augmentation: AugmentationOptions = field(default_factory=AugmentationOptions)
+
+    @classmethod
+    def from_flat(cls, values: Mapping[str, Any]) -> Self:
+        """Build all sections from option name -> value; missing names take their default.
+
+        Raises:
+            ConfigError: unknown name or invalid value.
+        """
+        left = dict(values)
+        made = {}
+        for section in fields(cls):
+            kind = type(getattr(cls(), section.name))
+            made[section.name] = from_mapping(kind, {name: left.pop(name) for name in specs(kind) if name in left})
+        if left:
+            known = [name for section in fields(cls) for name in specs(type(getattr(cls(), section.name)))]
+            raise ConfigError(f"unknown option '{next(iter(left))}'{nearest(next(iter(left)), known)}")
+        return cls(**made)
 
     def flat(self) -> dict[str, Any]:
         """Option name -> value over all sections."""

@@ -195,6 +195,11 @@ class Optimizer:
     def _skips_on_device(self) -> bool:
         return self.device.type == "cuda" and bool(self.optimizer.defaults.get("fused"))
 
+    def drop_gradients(self) -> None:
+        """Forget the gradients of batches since the last update."""
+        self._count = 0
+        self.optimizer.zero_grad(set_to_none=True)
+
     def find_learning_rate(
         self,
         trainer: Trainer,

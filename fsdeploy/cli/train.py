@@ -1,0 +1,67 @@
+"""`fsdeploy train`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+_FOLDER = click.Path(path_type=Path, file_okay=True)
+
+
+@click.command("train", short_help="Train a swap model on two folders of faces.")
+@click.option("-A", "--input-A", "input_a", type=_FOLDER, help="Faces of A, who is replaced.")
+@click.option("-B", "--input-B", "input_b", type=_FOLDER, help="Faces of B, who is put on.")
+@click.option("-m", "--model-dir", type=_FOLDER, required=True, help="The model's folder, new or existing.")
+@click.option("-t", "--trainer", "plugin", default="original", show_default=True, help="Model plugin.")
+@click.option("-b", "--batch-size", type=click.IntRange(1, 1024), default=16, show_default=True, help="Faces per side.")
+@click.option("-i", "--iterations", type=click.IntRange(1), help="Iterations of this run. [default: until stopped]")
+@click.option("-a", "--warmup", type=click.IntRange(0), default=0, help="Updates over which the learning rate rises.")
+@click.option("-s", "--save-interval", type=click.IntRange(1), default=250, show_default=True, help="Between saves.")
+@click.option(
+    "-I", "--snapshot-interval", type=click.IntRange(0), default=25000, show_default=True,
+    help="Total iterations between full copies; 0 is off.",
+)  # fmt: skip
+@click.option("-r", "--use-lr-finder", is_flag=True, help="Find the learning rate first (new models).")
+@click.option("--config", "config_file", type=_FOLDER, help="Options in TOML: see 'fsdeploy config init'.")
+@click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="Set one option; may be repeated.")
+@click.option("-l", "--load-weights", type=_FOLDER, help="Model to take a new model's encoder from.")
+@click.option("-f", "--freeze-weights", is_flag=True, help="Do not train the encoder in this run.")
+@click.option("--loss-weights", type=_FOLDER, help="Folder of the pretrained weights that lpips losses need.")
+@click.option("-M", "--warp-to-landmarks", is_flag=True, help="Warp towards similar landmarks of the other side.")
+@click.option("-P", "--no-flip", is_flag=True, help="Do not mirror faces.")
+@click.option("-c", "--no-augment-color", is_flag=True, help="Do not vary colours.")
+@click.option("-W", "--no-warp", is_flag=True, help="Do not distort what the model is fed.")
+@click.option("--augment-on", type=click.Choice(["auto", "cpu", "device"]), help="Where faces are varied.")
+@click.option("-d", "--distributed", is_flag=True, help="Use all GPUs of this machine from one process.")
+@click.option("--nproc", type=click.IntRange(1), default=1, help="Train with so many processes, one per GPU.")
+@click.option("--compile", "compile_network", is_flag=True, help="Let torch.compile fuse operations.")
+@click.option("--seed", type=click.IntRange(0, 2**31 - 1), help="Fix all random numbers.")
+@click.option("-n", "--no-logs", is_flag=True, help="Write no TensorBoard logs.")
+@click.option("-u", "--summary", is_flag=True, help="Print the model's parts and leave.")
+@click.option("-q", "--quiet", is_flag=True, help="Show errors and warnings only.")
+@click.option("-L", "--loglevel", type=click.Choice(["DEBUG", "INFO", "WARNING"], case_sensitive=False), default="INFO")
+def train(**arguments: Any) -> None:
+    """Train a swap model on two folders of extracted faces, or go on with an existing model.
+
+    Ctrl-C once saves and stops; twice stops at once. On a terminal, Enter saves and stops, S saves.
+
+    \b
+    Examples:
+      fsdeploy train -A faces_a -B faces_b -m my_model
+      fsdeploy train -A faces_a -B faces_b -m my_model -i 5000 -b 8 --set mixed_precision=true
+      fsdeploy train -A faces_a -B faces_b -m my_model -t dfl-sae --config options.toml
+      fsdeploy train -m my_model -t dfaker --summary
+    """
+    from fsdeploy.cli.log import show_log
+    from fsdeploy.training.command import TrainArguments, print_summary, run_command
+
+    level = "WARNING" if arguments["quiet"] else arguments.pop("loglevel").upper()
+    arguments.pop("loglevel", None)
+    show_log(level)
+    chosen = TrainArguments(**arguments)
+    if chosen.summary:
+        print_summary(chosen)
+        return
+    run_command(chosen)

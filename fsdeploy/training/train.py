@@ -1,0 +1,346 @@
+"""The training loop's one step, and everything that surrounds it: data, figures, logs, previews, saving."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import secrets
+import time
+from collections.abc import Callable, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import torch
+
+from fsdeploy.errors import CheckFailedError, InputError
+from fsdeploy.training import random_state
+from fsdeploy.training.data.loader import TrainLoader
+from fsdeploy.training.loss import BatchLoss, LossCollator
+from fsdeploy.training.metrics import IterationFigures, Pace, Recorder
+from fsdeploy.training.optimizer import Optimizer
+from fsdeploy.training.trainer_base import TrainerBase
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+
+    from fsdeploy.training.data.collate import TrainBatch
+
+logger = logging.getLogger(__name__)
+
+Viewer = Callable[["NDArray[np.uint8]", str], None]
+_FETCH_INTERVAL_S = 0.1
+
+
+class NonFiniteLossError(CheckFailedError):
+    """A loss or gradient was NaN or infinite; the weights were left as they were (exit code 1)."""
+
+
+def pick_device() -> torch.device:
+    """CUDA if there is one, else Apple's MPS, else the CPU."""
+    if torch.cuda.is_available():
+        return torch.device("cuda", torch.cuda.current_device())
+    if torch.backends.mps.is_available():
+        return torch.device("mps")
+    return torch.device("cpu")
+
+
+class Trainer:
+    """Feeds a model with faces and keeps books.
+
+    Args:
+        plugin: How a batch is trained.
+        preview: Make preview sheets for the viewer of `train_one_step`.
+        warmup_steps: Updates over which the learning rate rises; 0 is off.
+        timelapse_folders: Folders (A, B) whose first faces are shown again and again in the time-lapse.
+        timelapse_output: Folder for the time-lapse.
+        seed: Fixes order and variation of the faces and all random numbers of a new model; None takes the model's own
+            seed, or a fresh one.
+        device: None picks the best there is.
+        augment_on: Where faces are varied: "cpu", "device" or "auto"; None asks the options.
+        loss_weights: Folder with the pretrained weights that some losses need.
+        compile_network: Let torch.compile fuse operations.
+        quiet: Show no progress of the start-up.
+
+    Raises:
+        InputError: folders, weights or model files cannot be used.
+        ConfigError: options contradict each other or do not fit the model.
+        CheckFailedError: no learning rate was found.
+    """
+
+    def __init__(
+        self,
+        plugin: TrainerBase,
+        preview: bool,
+        warmup_steps: int = 0,
+        timelapse_folders: Sequence[str | Path] | None = None,
+        timelapse_output: str | Path = "",
+        *,
+        seed: int | None = None,
+        device: torch.device | None = None,
+        augment_on: Literal["auto", "cpu", "device"] | None = None,
+        loss_weights: Path | None = None,
+        compile_network: bool = False,
+        quiet: bool = True,
+    ) -> None:
+        self.plugin = plugin
+        self.model = plugin.model
+        """The model that is trained."""
+        self.device = device or pick_device()
+        self.quiet = quiet
+        self._exit_early = False
+        self._compiled = compile_network
+        self.figures: IterationFigures | None = None
+        """Figures of the last iteration that was looked at."""
+        self.pace = Pace()
+        self._recorder = Recorder()
+        self._last_fetch = 0.0
+        self._has_news = False
+        self._place_model(loss_weights)
+        self.optimizer = self._build_optimizer(warmup_steps)
+        self._resume(seed)
+        self.loader = self._build_loader(augment_on)
+        plugin.prepare()
+        if compile_network:
+            plugin.compile()
+        self._find_learning_rate()
+        self.model.state.add_session_batchsize(plugin.batch_size)
+        if self._generators is not None:  # last, so that nothing of the start-up draws from them
+            random_state.restore(self._generators)
+
+    def _place_model(self, loss_weights: Path | None) -> None:
+        network = self.model.model.to(self.device)
+        if self.device.type == "cuda":
+            # Tensor cores read this layout; on a CPU it is slower.
+            network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        info = self.model.info()
+        options = self.model.training
+        self.plugin.register_loss(
+            LossCollator.from_options(
+                options.loss, info.color_order, info.output_sizes[0], options.mask.learn_mask, loss_weights  # type: ignore[arg-type]
+            )
+        )  # fmt: skip
+
+    def _build_optimizer(self, warmup_steps: int) -> Optimizer:
+        settings = self.model.settings
+        scales = settings.use_mixed_precision and settings.half_precision(self.device) == torch.float16
+        optimizer = Optimizer(self.model.model, self.model.training.optimizer, scales, warmup_steps)
+        optimizer.nan_protection = self.model.training.network.nan_protection
+        saved = self.model.io.load_optimizer()
+        if saved is not None:
+            optimizer.load_state_dict(saved)
+        return optimizer
+
+    def _resume(self, seed: int | None) -> None:
+        """Random numbers and the place in the data as the last run left them; anew with another seed."""
+        kept: dict[str, Any] = self.model.state.extra.get("run", {})
+        self._start_batch = 0
+        self._seed: int = kept.get("seed", secrets.randbits(31)) if seed is None else seed
+        self._generators: dict[str, Any] | None = None
+        if kept.get("seed") == self._seed:
+            self._start_batch = int(kept["batches"])
+            self._generators = kept["random"]
+        else:
+            torch.manual_seed(self._seed)
+        digest = self._loss_digest()
+        if kept.get("losses", digest) != digest:
+            logger.info("the loss functions were changed: the lowest average loss starts anew")
+            self.model.state.lowest_avg_loss = 0.0
+
+    def _loss_digest(self) -> str:
+        """Tells two configurations of the loss apart: their values cannot be compared."""
+        text = json.dumps([asdict(self.model.training.loss), asdict(self.model.training.mask)], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def _build_loader(self, augment_on: Literal["auto", "cpu", "device"] | None) -> TrainLoader:
+        info = self.model.info()
+        return TrainLoader(
+            info.input_size,
+            info.output_sizes,
+            info.color_order,  # type: ignore[arg-type]
+            self.plugin.config,
+            self.plugin.sampler,
+            options=self.model.training,
+            seed=self._seed,
+            start_iteration=self._start_batch,
+            device=self.device,
+            augment_on=augment_on,
+            quiet=self.quiet,
+        )
+
+    def _find_learning_rate(self) -> None:
+        state, options = self.model.state, self.model.training.lr_finder
+        if not self.plugin.config.lr_finder:
+            return
+        if state.lr_finder > 0:
+            logger.info("learning rate %.3g of an earlier search is used", state.lr_finder)
+            self.optimizer.set_lr(state.lr_finder)
+        elif state.iterations == 0:
+            found = self.optimizer.find_learning_rate(
+                self,
+                options.lr_finder_iterations,
+                1e-10,
+                1e-1,
+                options.lr_finder_strength,  # type: ignore[arg-type]
+                options.lr_finder_mode,  # type: ignore[arg-type]
+            )
+            if not found:
+                raise CheckFailedError(
+                    "no learning rate was found, the loss was no number from the start: check the faces and the loss "
+                    "functions, or set learning_rate yourself"
+                )
+            if options.lr_finder_mode == "graph_and_exit":
+                self._exit_early = True
+        else:
+            logger.warning("the model was trained before: the learning rate finder is for new models and was not run")
+            return
+        state.update_session_config("learning_rate", state.lr_finder)
+
+    @property
+    def exit_early(self) -> bool:
+        """True if the run was only to find a learning rate: save and train no step."""
+        return self._exit_early
+
+    @property
+    def iterations(self) -> int:
+        """Total iterations of the model."""
+        return self.model.iterations
+
+    def _next_batch(self) -> TrainBatch:
+        started = time.perf_counter()
+        inputs, targets, meta = next(self.loader)
+        if self.device.type == "cuda":
+            inputs = [side.contiguous(memory_format=torch.channels_last) for side in inputs]
+        self.pace.add(time.perf_counter() - started)
+        return inputs, targets, meta
+
+    def _train_batch(self) -> list[BatchLoss]:
+        inputs, targets, meta = self._next_batch()
+        with _memory_errors(self.device):
+            if not self._compiled:
+                return self.plugin.train_batch(inputs, targets, self.optimizer, meta)
+            try:
+                return self.plugin.train_batch(inputs, targets, self.optimizer, meta)
+            except (RuntimeError, ImportError, OSError) as error:
+                if isinstance(error, torch.OutOfMemoryError):
+                    raise
+                reason = str(error).strip().partition("\n")[0]
+                logger.warning("torch.compile does not work here (%s): training goes on without", reason)
+                self._compiled = False
+                self.plugin.use_eager()
+                self.optimizer.drop_gradients()
+                return self.plugin.train_batch(inputs, targets, self.optimizer, meta)
+
+    def train_one_batch(self) -> list[BatchLoss]:
+        """Train one batch, iterations not counted.
+
+        Returns:
+            The loss of each side (A, B), on the CPU. Waits for the device.
+        """
+        return [loss.to_cpu() for loss in self._train_batch()]
+
+    def train_one_step(self, viewer: Viewer | None, do_timelapse: bool = False) -> None:
+        """Train one iteration, with its figures, logs, snapshot and previews.
+
+        Args:
+            viewer: Shows a preview sheet (H, W, 3) uint8 BGR under a name; None: no preview this time.
+            do_timelapse: Write a picture of the time-lapse.
+
+        Raises:
+            NonFiniteLossError: a loss was not finite; the weights are those before that iteration.
+            InputError: out of memory, or a save in the background failed.
+        """
+        rate = self.optimizer.learning_rate
+        losses = self._train_batch()
+        self.model.state.increment_iterations()
+        self._recorder.add(self.iterations, losses, rate, self.optimizer.gradient_norm, self.optimizer.spoilt)
+        interval = self.plugin.config.snapshot_interval
+        wants_snapshot = interval > 0 and self.iterations % interval == 0
+        looks = wants_snapshot or viewer is not None or do_timelapse
+        if looks or time.perf_counter() - self._last_fetch >= _FETCH_INTERVAL_S:
+            self.fetch_figures()
+        if wants_snapshot:
+            self._note_run()
+            self.model.io.snapshot(self.optimizer)
+            logger.info("snapshot of iteration %d", self.iterations)
+
+    def fetch_figures(self) -> IterationFigures | None:
+        """Bring the figures of all iterations so far to the host: history, protection, logs.
+
+        Raises:
+            NonFiniteLossError: as `train_one_step`.
+        """
+        self._last_fetch = time.perf_counter()
+        fetched = self._recorder.fetch()
+        for figures in fetched:
+            if self.optimizer.nan_protection and (figures.spoilt or not figures.is_finite):
+                raise NonFiniteLossError(_describe(figures))
+            self.model.add_history(figures.totals)
+        if fetched:
+            self.figures = fetched[-1]
+            self._has_news = True
+        return self.figures
+
+    def take_news(self) -> bool:
+        """True if `figures` has changed since the last call."""
+        news, self._has_news = self._has_news, False
+        return news
+
+    def toggle_mask(self) -> None:
+        """Switch the mask overlay of previews on or off."""
+
+    def _note_run(self) -> None:
+        self.model.state.extra["run"] = {
+            "seed": self._seed,
+            "batches": self.loader.iteration,
+            "random": random_state.capture(),
+            "losses": self._loss_digest(),
+        }
+
+    def save(self, is_exit: bool = False) -> None:
+        """Save weights, state, and the optimizer if it is due.
+
+        Args:
+            is_exit: The last save of a run: waits until everything is on disk.
+
+        Raises:
+            NonFiniteLossError: an iteration since the last look was spoilt: nothing is saved.
+            InputError: the folder cannot be written; the last good set is untouched.
+        """
+        self.fetch_figures()
+        self._note_run()
+        self.model.io.save(self.optimizer, is_exit)
+
+    def close(self) -> None:
+        """Stop the workers and give the model folder back."""
+        self.loader.close()
+        self.model.close()
+
+
+def _describe(figures: IterationFigures) -> str:
+    found = []
+    for label, total, outputs, mask in zip("AB", figures.totals, figures.unweighted, figures.masks, strict=False):
+        functions = {name for output in outputs for name, value in output.items() if not np.isfinite(value)}
+        functions |= {"mask"} if mask is not None and not np.isfinite(mask) else set()
+        if not np.isfinite(total):
+            found.append(f"loss {label} is {total} ({', '.join(sorted(functions))})")
+    what = "; ".join(found) or f"the gradient is not finite (norm {figures.gradient_norm})"
+    return (
+        f"iteration {figures.iteration}: {what}; training stopped, the weights were not touched and nothing was saved: "
+        "the last saved set is good; go on with a lower learning_rate, other loss functions or mixed_precision off"
+    )
+
+
+@contextmanager
+def _memory_errors(device: torch.device) -> Iterator[None]:
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise InputError(
+            f"not enough memory on {device}: lower --batch-size, turn on mixed_precision, or choose a smaller model"
+        ) from error
