@@ -105,16 +105,16 @@ def padding(size: int, centering: Centering, coverage: float) -> int:
 def adjusted_matrix(
     matrix: NDArray[np.floating], offset: NDArray[np.floating], size: int, centering: Centering, coverage: float
 ) -> Array:
-    """(2, 3) map frame -> crop with whole-pixel padding; a vertical offset is not part of it.
+    """(..., 2, 3) map frame -> crop with whole-pixel padding; a vertical offset is not part of it.
 
     Args:
-        matrix: (2, 3) of `similarity`.
-        offset: (2,) of `centering_offsets` for `centering`.
+        matrix: (..., 2, 3) of `similarity`.
+        offset: (..., 2) of `centering_offsets` for `centering`.
     """
     pad = padding(size, centering, coverage)
     core = size - 2 * pad
     adjusted = matrix.astype(np.float64) * core
-    adjusted[:, 2] += pad - core * np.asarray(offset, np.float64)
+    adjusted[..., 2] += pad - core * np.asarray(offset, np.float64)
     return adjusted
 
 
@@ -126,7 +126,7 @@ def crop_matrix(
     coverage: float,
     vertical_offset: float = 0.0,
 ) -> Array:
-    """(2, 3) map frame -> S x S crop exactly as training saw it, without rounding to whole pixels.
+    """(..., 2, 3) map frame -> S x S crop exactly as training saw it, without rounding to whole pixels.
 
     Training takes a window of even edge P from a stored face and resizes it to S; this is the same map in one step,
     with pixel centres kept at integers. A positive `vertical_offset` moves the face down.
@@ -136,11 +136,11 @@ def crop_matrix(
     core = edge * (1.0 - ratio) / coverage
     scale = size / edge
     shifted = matrix.astype(np.float64)
-    shifted[:, 2] += (0.0, vertical_offset) - np.asarray(offset, np.float64)
+    shifted[..., 2] += (0.0, vertical_offset) - np.asarray(offset, np.float64)
     window_map = shifted * core
-    window_map[:, 2] += (edge - core) / 2.0
+    window_map[..., 2] += (edge - core) / 2.0
     result: Array = window_map * scale
-    result[:, 2] += (scale - 1.0) / 2.0
+    result[..., 2] += (scale - 1.0) / 2.0
     return result
 
 

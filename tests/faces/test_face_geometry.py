@@ -334,3 +334,14 @@ def test_a_strongly_shrunk_crop_does_not_alias():
     points = MEAN_FACE * 900 + 500
     crop = AlignedFace.from_landmarks(points).crop(frame, 64, "legacy", 1.0)
     assert crop.std() < 12
+
+
+def test_the_maps_of_a_batch_are_the_maps_of_its_faces():
+    faces = align_many(list(noisy_faces(4)))
+    matrices = np.stack([face.matrix for face in faces])
+    offsets = np.stack([face.offsets["face"] for face in faces])
+    adjusted = geometry.adjusted_matrix(matrices, offsets, 256, "face", 0.875)
+    exact = geometry.crop_matrix(matrices, offsets, 256, "face", 0.875, 0.1)
+    for row, face in enumerate(faces):
+        assert adjusted[row] == pytest.approx(face.adjusted_matrix(256, "face", 0.875), abs=1e-12)
+        assert exact[row] == pytest.approx(face.crop_matrix(256, "face", 0.875, 0.1), abs=1e-12)
