@@ -16,7 +16,16 @@ _registered: dict[str, type[ModelBase]] = {}
 
 
 def register(model: type[ModelBase]) -> type[ModelBase]:
-    """Make a class known under its `name` for this process; usable as a decorator in notebooks and tests."""
+    """Make a class known under its `name` for this process; usable as a decorator in notebooks and tests.
+
+    A class defined again (a notebook cell run twice) replaces itself.
+
+    Raises:
+        ValueError: another class has that name already.
+    """
+    present = _registered.setdefault(model.name, model)
+    if (present.__module__, present.__qualname__) != (model.__module__, model.__qualname__):
+        raise ValueError(f"a model called '{model.name}' is registered already, by {present.__module__}")
     _registered[model.name] = model
     return model
 

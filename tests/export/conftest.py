@@ -47,7 +47,7 @@ class TinyDecoder(nn.Module):
 class TinyModel(ModelBase):
     """32 px, about 0.3 M parameters: the plugin that export tests train nothing with."""
 
-    name = "tiny"
+    name = "tiny32"
 
     def __init__(self, *args: object, **kwargs: object) -> None:
         super().__init__(*args, **kwargs)
@@ -62,7 +62,7 @@ class TinyModel(ModelBase):
 class TinyRgbModel(TinyModel):
     """The same with red first, and two faces per side."""
 
-    name = "tiny_rgb"
+    name = "tiny32_rgb"
     color_order = "rgb"
 
 

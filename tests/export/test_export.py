@@ -117,9 +117,9 @@ def test_metadata_tells_what_an_embedder_needs(tiny_masked: Path, tmp_path: Path
     path = export_model(tiny_masked, tmp_path / "m.onnx").path
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     meta = SwapMetadata.from_props(session.get_modelmeta().custom_metadata_map, "m.onnx")
-    assert (meta.plugin, meta.direction, meta.input_size, meta.output_size) == ("tiny", "a2b", 32, 32)
+    assert (meta.plugin, meta.direction, meta.input_size, meta.output_size) == ("tiny32", "a2b", 32, 32)
     assert (meta.centering, meta.coverage, meta.has_mask, meta.color_order) == ("legacy", 1.0, True, "bgr")
-    assert meta.weights_sha256 == hashlib.sha256((tiny_masked / "tiny.safetensors").read_bytes()).hexdigest()
+    assert meta.weights_sha256 == hashlib.sha256((tiny_masked / "tiny32.safetensors").read_bytes()).hexdigest()
     assert len(meta.mean_face) == 51 and "compositeWithTrainedAlgorithmicMedia" in meta.provenance
 
 
