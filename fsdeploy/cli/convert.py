@@ -65,6 +65,7 @@ def convert(**chosen: Any) -> None:
     Exit code: 0 all frames were converted, 1 some failed (they are named), 2 the input cannot be used.
     """
     from fsdeploy.convert.command import run
+    from fsdeploy.convert.pipeline import INTERRUPTED
 
     report, lines = run(chosen)
     if chosen["as_json"]:
@@ -73,7 +74,7 @@ def convert(**chosen: Any) -> None:
         click.echo(json.dumps(report.as_dict(), indent=2))
     for line in lines:
         click.echo(line, err=chosen["as_json"])
-    if report.stopped == "interrupted":
+    if report.stopped == INTERRUPTED:
         raise click.Abort
     if not report.complete:
         problem = f"{len(report.failed)} frames failed" if report.failed else "the source is damaged"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 import os
 import re
@@ -32,6 +34,7 @@ from fsdeploy.convert.settings import (
     parse_values,
     writer_for,
 )  # fmt: skip
+from fsdeploy.convert.shard import PartFacts, Shard, frame_count, report_path
 from fsdeploy.convert.sources import FrameSource, VideoFile, open_source
 from fsdeploy.errors import InputError
 from fsdeploy.files import sha256
@@ -57,6 +60,7 @@ def run(chosen: Mapping[str, Any]) -> tuple[Report, list[str]]:
     source = open_source(chosen["source"])
     faces = load_faces(chosen["source"], chosen["alignments"], chosen["faces"], chosen["landmarks"])
     _check_faces(faces, source)
+    shard = Shard.parse(chosen["shard"]) if chosen["shard"] else None
     model = _load_model(chosen)
     choice = _choice(chosen, values)
     mark = None if chosen["no_mark"] else Mark(f"fsdeploy {__version__}")
@@ -71,10 +75,11 @@ def run(chosen: Mapping[str, Any]) -> tuple[Report, list[str]]:
         ranges=tuple(_range(text) for text in chosen["ranges"]),
         keep_unchanged=chosen["keep_unchanged"],
         scale=chosen["scale"] / 100.0,
+        part=shard.bounds(frame_count(source)) if shard else (0, None),
         batch=chosen["batch"],
         jobs=chosen["jobs"] or max(1, min(8, (os.cpu_count() or 2) - 1)),
         rate=_rate(chosen, source),
-        audio_from=_audio(chosen, source),
+        audio_from=None if shard else _audio(chosen, source),
         transparent=chosen["transparent"],
         mark=mark,
         on_error=chosen["on_error"],
@@ -86,7 +91,9 @@ def run(chosen: Mapping[str, Any]) -> tuple[Report, list[str]]:
     finally:
         if report.read:
             report.facts["writer"]["encoder"] = job.writer.description
-            report.write(chosen["report"] or _report_path(output))
+            if shard is not None:
+                report.facts["shard"] = _part_facts(shard, report).as_dict()
+            report.write(chosen["report"] or report_path(output, shard))
     lines = [*report.summary(), f"wrote {output}"]
     if mark is None:
         lines.append(NO_MARK_NOTICE)
@@ -163,7 +170,6 @@ def _facts(
     chosen: Mapping[str, Any], source: FrameSource, faces: FaceIndex, model: Swapper, choice: Choice, writer: str,
     mark: Mark | None,
 ) -> dict[str, Any]:  # fmt: skip
-    settings = asdict(choice)
     return {
         "input": str(source.info.path),
         "output": str(chosen["output"]),
@@ -175,7 +181,8 @@ def _facts(
             "direction": model.metadata.direction,
             "provider": model.provider,
         },
-        "settings": settings,
+        "settings": asdict(choice),
+        "output_settings": {name: chosen[name] for name in ("scale", "ranges", "keep_unchanged", "transparent")},
         "writer": {"name": writer},
         "marked": mark.source_type if mark is not None else False,
         "versions": _versions(),
@@ -194,11 +201,21 @@ def _versions() -> dict[str, str]:
     }  # fmt: skip
 
 
-def _report_path(output: Path) -> Path:
-    """Inside an output folder, beside an output file."""
-    if output.is_dir():
-        return output / "convert_report.json"
-    return output.with_name(f"{output.stem}.convert_report.json")
+def _part_facts(shard: Shard, report: Report) -> PartFacts:
+    """What a part says about itself; two parts fit when their digests agree."""
+    facts = report.facts
+    alike = {
+        "input": Path(facts["input"]).name, "model": facts["model"]["sha256"], "settings": facts["settings"],
+        "writer": facts["writer"], "output_settings": facts["output_settings"], "landmarks": facts["landmarks"]["faces"],
+    }  # fmt: skip
+    timing = report.first_timing
+    return PartFacts(
+        shard.index,
+        shard.of,
+        report.first_frame or 0,
+        "" if timing is None else str(timing.pts * timing.time_base),
+        hashlib.sha256(json.dumps(alike, sort_keys=True, default=str).encode()).hexdigest(),
+    )
 
 
 def _run_with_progress(job: Conversion, report: Report) -> None:
@@ -207,14 +224,10 @@ def _run_with_progress(job: Conversion, report: Report) -> None:
     with Progress("Converting", total=job.source.info.count, unit="frames") as progress, _interruptible(stop):
 
         def advance(current: Report) -> None:
-            elapsed = max(time.monotonic() - started, 1e-6)
-            progress.advance(
-                current.written - progress.done, f"{current.written / elapsed:.1f} fps, {current.faces} faces"
-            )
+            rate = current.written / max(time.monotonic() - started, 1e-6)
+            progress.advance(current.written - progress.done, f"{rate:.1f} fps, {current.faces} faces")
 
         convert(job, report, advance, stop)
-    if stop.is_set() and not report.stopped and report.written < (job.source.info.count or 0):
-        report.stopped = "interrupted"
 
 
 @contextmanager

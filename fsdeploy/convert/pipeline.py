@@ -33,6 +33,8 @@ from fsdeploy.faces.records import FaceRecord
 
 logger = logging.getLogger(__name__)
 
+INTERRUPTED = "interrupted"
+"""What a report says when its conversion was stopped from outside."""
 _IDLE_S = 0.02
 """A batch is closed when no further face came for this long."""
 
@@ -127,6 +129,8 @@ class _Run:
         self, job: Conversion, report: Report, on_progress: Callable[[Report], None] | None, stop: threading.Event
     ) -> None:
         self.job, self.report, self.on_progress, self.stop = job, report, on_progress, stop
+        self.over = threading.Event()
+        """Nobody waits for frames any more."""
         info = job.source.info
         self.size = (max(2, round(info.width * job.scale)), max(2, round(info.height * job.scale)))
         self.permits = threading.Semaphore(2 * job.jobs + job.batch + 4)
@@ -154,9 +158,9 @@ class _Run:
         finished = False
         try:
             self._write_all()
-            finished = not self.stop.is_set()
+            finished = True
         finally:
-            self.stop.set()
+            self.over.set()
             self.to_infer.put(None)
             for thread in threads:
                 thread.join(timeout=60)
@@ -174,9 +178,12 @@ class _Run:
             frames = iter(self.job.source.frames(*self.job.part))
             while True:
                 while not self.permits.acquire(timeout=0.1):
-                    if self.stop.is_set():
+                    if self.over.is_set():
                         return
+                if self.over.is_set():
+                    break
                 if self.stop.is_set():
+                    self.report.stopped = INTERRUPTED
                     break
                 with self.report.timed("decode"):
                     frame = next(frames, None)
@@ -250,7 +257,7 @@ class _Run:
                 waiting = []
 
     def _run_batch(self, items: list[_Item]) -> None:
-        if not items or (self.stop.is_set() and self.report.stopped):
+        if not items or self.over.is_set():
             return
         feeds = np.stack([crop.feed for item in items for crop in item.crops])
         try:
@@ -375,6 +382,8 @@ class _Run:
         except OutputFullError as error:
             self.report.stopped = str(error)
             raise
+        if self.report.first_frame is None:
+            self.report.first_frame, self.report.first_timing = picture.index, picture.timing
         self.report.written += 1
         self.report.status[status] += 1
         self.report.faces += picture.faces

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fsdeploy.convert.frame import Status
+from fsdeploy.convert.frame import Status, Timing
 from fsdeploy.files import write_text
 
 REPORT_VERSION = 1
@@ -33,6 +33,10 @@ class Report:
     """What the user should know, with how often it happened."""
     damage: list[str] = field(default_factory=list)
     """Parts of the source that could not be read at all."""
+    first_frame: int | None = None
+    """Index of the first written frame."""
+    first_timing: Timing | None = None
+    """When the source shows it."""
     stopped: str = ""
     """Why the conversion ended early, or empty."""
     facts: dict[str, Any] = field(default_factory=dict)

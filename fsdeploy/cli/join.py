@@ -1,0 +1,46 @@
+"""`fsdeploy join`: the parts of a sharded conversion become one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from fsdeploy.errors import CheckFailedError, InputError
+
+_FILE = click.Path(path_type=Path)
+
+
+@click.command(context_settings={"show_default": True})
+@click.argument("parts", nargs=-1, required=True, type=_FILE)
+@click.option("-o", "--output", required=True, type=_FILE, help="Video, or folder for image parts.")
+@click.option("--source", type=_FILE, help="Video whose sound is copied; default: the converted input.")
+@click.option("--no-audio", is_flag=True, help="Leave out sound and subtitles.")
+@click.option("--force", is_flag=True, help="Replace an existing output file.")
+@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
+def join(
+    parts: tuple[Path, ...], output: Path, source: Path | None, no_audio: bool, force: bool, as_json: bool
+) -> None:
+    """Join the parts of a conversion that was spread with --shard, without encoding anything again.
+
+    \b
+    Examples:
+      fsdeploy join part1.mp4 part2.mp4 part3.mp4 -o film.mp4
+      fsdeploy join frames_part1 frames_part2 -o frames
+
+    Exit code: 0 complete, 1 some frames had failed, 2 a part is missing or does not fit.
+    """
+    from fsdeploy.convert.join import join as join_parts
+
+    if output.is_file() and not force:
+        raise InputError(f"{output} exists already: choose another name or pass --force to replace it")
+    report = join_parts(parts, output, source=source, audio=not no_audio)
+    if as_json:
+        import json
+
+        click.echo(json.dumps(report, indent=2))
+    else:
+        frames = report["frames"]
+        click.echo(f"{report['parts']} parts, {frames['written']} frames, {frames['failed']} failed: wrote {output}")
+    if not report["complete"]:
+        raise CheckFailedError(f"{len(report['failed'])} frames failed when the parts were converted: see the report")
