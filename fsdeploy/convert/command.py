@@ -206,7 +206,7 @@ def _part_facts(shard: Shard, report: Report) -> PartFacts:
     facts = report.facts
     alike = {
         "input": Path(facts["input"]).name, "model": facts["model"]["sha256"], "settings": facts["settings"],
-        "writer": facts["writer"], "output_settings": facts["output_settings"], "landmarks": facts["landmarks"]["faces"],
+        "writer": facts["writer"], "output_settings": facts["output_settings"], "faces": facts["landmarks"]["faces"],
     }  # fmt: skip
     timing = report.first_timing
     return PartFacts(
