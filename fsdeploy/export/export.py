@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import math
 import time
 from collections.abc import Sequence
@@ -100,7 +101,8 @@ def export_model(
     with atomic_path(output, overwrite=force) as temporary:
         write_graph(graph, temporary)
         borders = (target.inputs, target.outputs, target.scale)
-        del graph, target  # the torch weights: the checks below hold the file's own copy
+        del graph, target
+        gc.collect()  # the torch weights: the checks below load the file's own copy
         readback.read_back(temporary, wishes.opset, *borders[:2])
         figures = _compare(temporary, [port.name for port in borders[1]], feeds, expected, borders[2])
         _judge(figures, wishes, exact_pixels=borders[2] == 1.0)

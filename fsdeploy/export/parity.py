@@ -88,7 +88,7 @@ def run_file(path: Path, feeds: Sequence[NDArray[Any]]) -> list[list[NDArray[Any
     """
     from fsdeploy.runtime.providers import open_session
 
-    session = open_session(str(path), str(path), "cpu")
+    session = open_session(str(path), str(path), "cpu", layout=False)
     name = session.get_inputs()[0].name
     return [session.run(None, {name: feed}) for feed in feeds]
 

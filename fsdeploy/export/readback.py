@@ -9,7 +9,7 @@ import onnx
 
 from fsdeploy.errors import CheckFailedError
 from fsdeploy.export.graph import Port
-from fsdeploy.runtime.onnxfile import scan
+from fsdeploy.runtime.onnxfile import scan, without_weights
 
 _TYPES = {"float32": onnx.TensorProto.FLOAT, "uint8": onnx.TensorProto.UINT8}
 
@@ -29,11 +29,12 @@ def read_back(path: Path, opset: int, inputs: Sequence[Port], outputs: Sequence[
     _same("opset", {"": opset}, {("" if k == "ai.onnx" else k): v for k, v in outline.opsets.items()})
     _same("IR version", ir_for(opset), outline.ir_version)
     _same("side files", (), outline.external)
+    model = onnx.load_model_from_string(without_weights(path))
     try:
-        onnx.checker.check_model(str(path), full_check=True)
+        onnx.checker.check_model(model, full_check=True)
     except Exception as error:
         raise CheckFailedError(f"onnx.checker refuses the exported file: {_first(error)}") from error
-    model = onnx.load(str(path), load_external_data=False)
+    del model.graph.input[len(inputs) :]
     _same("operator domains", {""}, {node.domain for node in model.graph.node})
     _same("local functions", 0, len(model.functions))
     _same("inputs", [_shown(port) for port in inputs], [_declared(entry) for entry in model.graph.input])

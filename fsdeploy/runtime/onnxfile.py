@@ -165,3 +165,53 @@ def _varint(data: memoryview, position: int) -> tuple[int, int]:
         if byte < 0x80:
             return value, position
     raise _TruncatedError
+
+
+def without_weights(path: Path, limit: int = 4096) -> bytes:
+    """The model as it stands in the file, with every large initialiser turned into a typed input after the real ones.
+
+    The result keeps all nodes, borders and small constants, so a checker can judge them without memory for the weights.
+
+    Args:
+        limit: initialisers of more bytes than this are turned into inputs.
+    """
+    with path.open("rb") as stream:
+        data = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
+    model = bytearray()
+    for key, value in _fields(memoryview(data)):
+        if key == _MODEL_GRAPH and isinstance(value, memoryview):
+            model += _message(_MODEL_GRAPH, _graph_without_weights(value, limit))
+        else:
+            model += _message(key, value)
+    return bytes(model)
+
+
+def _graph_without_weights(graph: memoryview, limit: int) -> bytes:
+    kept, inputs = bytearray(), bytearray()
+    for key, value in _fields(graph):
+        if key == 5 and isinstance(value, memoryview) and len(value) > limit:
+            tensor = list(_fields(value))
+            dims = b"".join(_message(1, _message(1, edge)) for n, edge in tensor if n == 1)
+            kind = next(v for n, v in tensor if n == 2)
+            name = next(v for n, v in tensor if n == 8)
+            shape = _message(1, _message(1, kind) + _message(2, dims))  # TypeProto.tensor_type
+            inputs += _message(11, _message(1, name) + _message(2, shape))  # ValueInfoProto
+        else:
+            kept += _message(key, value)
+    return bytes(kept + inputs)
+
+
+def _message(number: int, value: int | bytes | bytearray | memoryview) -> bytes:
+    """One protobuf field: a number, or bytes with their length."""
+    if isinstance(value, int):
+        return _encode(number << 3) + _encode(value)
+    return _encode(number << 3 | 2) + _encode(len(value)) + bytes(value)
+
+
+def _encode(value: int) -> bytes:
+    encoded = bytearray()
+    while value > 0x7F:
+        encoded.append(value & 0x7F | 0x80)
+        value >>= 7
+    encoded.append(value)
+    return bytes(encoded)

@@ -114,6 +114,8 @@ def open_session(
     providers: str | Sequence[str] = "auto",
     strict: bool = False,
     threads: int | None = None,
+    *,
+    layout: bool = True,
 ) -> Any:
     """Make an onnxruntime session that runs on one of `providers`.
 
@@ -122,6 +124,7 @@ def open_session(
         name: what to call the file in messages.
         strict: refuse to run on anything but the first provider asked for ("auto": the best one compiled in).
         threads: threads within one operator on the CPU; None = onnxruntime's choice.
+        layout: let onnxruntime rearrange weights for speed, which holds each of them twice while loading.
 
     Raises:
         InputError: not a model that onnxruntime can load, or an unknown provider.
@@ -137,6 +140,8 @@ def open_session(
         _preload(runtime)
     options = runtime.SessionOptions()
     options.log_severity_level = 4
+    if not layout:
+        options.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
     if threads is not None:
         options.intra_op_num_threads = threads
     if "DmlExecutionProvider" in usable:
