@@ -95,6 +95,10 @@ def run(chosen: Mapping[str, Any]) -> tuple[Report, list[str]]:
                 report.facts["shard"] = _part_facts(shard, report).as_dict()
             report.write(chosen["report"] or report_path(output, shard))
     lines = [*report.summary(), f"wrote {output}"]
+    if not (report.stopped or shard or job.ranges):
+        unused = len(faces.unused())
+        report.facts["landmarks"]["frames_that_do_not_exist"] = unused
+        lines += [f"{unused} frames with landmarks do not exist in {source.info.path}"] if unused else []
     if mark is None:
         lines.append(NO_MARK_NOTICE)
     return report, lines

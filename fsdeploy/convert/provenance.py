@@ -8,6 +8,7 @@ Content credentials (C2PA) are added on top by `fsdeploy.convert.credentials`.
 from __future__ import annotations
 
 import struct
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from uuid import UUID
@@ -63,3 +64,24 @@ def read_source_type(path: Path) -> str | None:
         if value.encode() in data:
             return value
     return None
+
+
+def mark_png(data: bytes, packet: bytes) -> bytes:
+    """A PNG's bytes with an XMP packet in an `iTXt` chunk right after its header.
+
+    Written by hand: OpenCV's metadata writer uses a Latin-1 chunk and copies memory beyond the packet's end.
+    """
+    body = b"iTXtXML:com.adobe.xmp\0\0\0\0\0" + packet
+    chunk = struct.pack(">I", len(body) - 4) + body + struct.pack(">I", zlib.crc32(body))
+    after_header = 8 + 25
+    return data[:after_header] + chunk + data[after_header:]
+
+
+def mark_jpeg(data: bytes, packet: bytes) -> bytes:
+    """A JPEG's bytes with an XMP packet in an APP1 segment, after the JFIF segment where there is one."""
+    body = b"http://ns.adobe.com/xap/1.0/\0" + packet
+    segment = b"\xff\xe1" + struct.pack(">H", len(body) + 2) + body
+    start = 2
+    if data[2:4] == b"\xff\xe0":
+        start = 4 + struct.unpack(">H", data[4:6])[0]
+    return data[:start] + segment + data[start:]

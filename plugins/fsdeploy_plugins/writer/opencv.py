@@ -8,25 +8,26 @@ import numpy as np
 from fsdeploy.config.option import option
 from fsdeploy.convert.frame import OutputInfo
 from fsdeploy.convert.images import ImageFolderWriter
+from fsdeploy.convert.provenance import mark_jpeg, mark_png
 from fsdeploy.errors import InputError
 
-_WITH_ALPHA = ("png", "webp", "tif")
-_WITH_XMP = ("png", "jpg", "webp")
+_WITH_ALPHA = ("png", "tif")
+_MARKERS = {"png": mark_png, "jpg": mark_jpeg}
 
 
 @dataclass(frozen=True)
 class OpenCVOptions:
     """Format and compression."""
 
-    format: str = option("png", "File format.", choices=("bmp", "jpg", "jp2", "png", "ppm", "tif", "webp"))
-    draw_transparent: bool = option(False, "Write the mask of the faces as alpha (png, webp, tif).")
+    format: str = option("png", "File format.", choices=("bmp", "jpg", "jp2", "png", "ppm", "tif"))
+    draw_transparent: bool = option(False, "Write the mask of the faces as alpha (png, tif).")
     separate_mask: bool = option(False, "With draw_transparent: alpha as an image of its own in a folder 'masks'.")
-    jpg_quality: int = option(95, "Quality of jpg and webp.", minimum=1, maximum=100)
+    jpg_quality: int = option(95, "Quality of jpg.", minimum=1, maximum=100)
     png_compress_level: int = option(1, "Compression of png: 0 fast, 9 small.", minimum=0, maximum=9)
 
 
 class OpenCVWriter(ImageFolderWriter):
-    """One image per frame: png, jpg, webp, tif, bmp, jp2 or ppm."""
+    """One image per frame: png, jpg, tif, bmp, jp2 or ppm."""
 
     Options = OpenCVOptions
 
@@ -36,7 +37,7 @@ class OpenCVWriter(ImageFolderWriter):
             raise InputError(f"{chosen.format} holds no alpha: choose {', '.join(_WITH_ALPHA)}, or separate_mask")
 
     def can_mark(self) -> bool:
-        return self.options.format in _WITH_XMP
+        return self.options.format in _MARKERS
 
     def can_alpha(self) -> bool:
         return self.options.format in _WITH_ALPHA
@@ -46,14 +47,10 @@ class OpenCVWriter(ImageFolderWriter):
         parameters = {
             "png": [cv2.IMWRITE_PNG_COMPRESSION, chosen.png_compress_level],
             "jpg": [cv2.IMWRITE_JPEG_QUALITY, chosen.jpg_quality],
-            "webp": [cv2.IMWRITE_WEBP_QUALITY, chosen.jpg_quality],
         }.get(chosen.format, [])
         extension = f".{chosen.format}"
-        if xmp is not None and self.can_mark():
-            packet = np.frombuffer(xmp, np.uint8)
-            done, data = cv2.imencodeWithMetadata(extension, image, [cv2.IMAGE_METADATA_XMP], [packet], parameters)
-        else:
-            done, data = cv2.imencode(extension, image, parameters)
+        done, pixels = cv2.imencode(extension, image, parameters)
         if not done:
             raise InputError(f"OpenCV cannot write {extension} here: choose another format")
-        return bytes(data.tobytes())
+        data = bytes(pixels.tobytes())
+        return _MARKERS[chosen.format](data, xmp) if xmp is not None and self.can_mark() else data

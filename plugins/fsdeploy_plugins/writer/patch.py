@@ -12,7 +12,7 @@ import numpy as np
 from fsdeploy.config.option import option
 from fsdeploy.convert.frame import OutputInfo, Patch, Picture
 from fsdeploy.convert.images import ImageFolderWriter
-from fsdeploy.convert.provenance import GENERATED, Mark
+from fsdeploy.convert.provenance import GENERATED, Mark, mark_png
 from fsdeploy.convert.tiff import write_tiff
 from fsdeploy.errors import InputError
 from fsdeploy.files import write_text
@@ -81,14 +81,11 @@ class PatchWriter(ImageFolderWriter):
         if self.options.format == "tif":
             return write_tiff(pixels, xmp)
         level = [cv2.IMWRITE_PNG_COMPRESSION, self.options.png_compress_level]
-        if xmp is None:
-            done, data = cv2.imencode(".png", pixels, level)
-        else:
-            packet = np.frombuffer(xmp, np.uint8)
-            done, data = cv2.imencodeWithMetadata(".png", pixels, [cv2.IMAGE_METADATA_XMP], [packet], level)
+        done, encoded = cv2.imencode(".png", pixels, level)
         if not done:
             raise InputError("OpenCV cannot write this patch: choose another format")
-        return bytes(data.tobytes())
+        data = bytes(encoded.tobytes())
+        return data if xmp is None else mark_png(data, xmp)
 
     def encode_pixels(self, image: np.ndarray, xmp: bytes | None) -> bytes:
         return self._bytes(image)
