@@ -28,11 +28,17 @@ def adjust_color(faces: Tensor, shifts: NDArray[np.float32], grids: NDArray[np.i
         return faces
     lab = bgr_to_lab(faces)
     share = torch.from_numpy(shifts).to(faces.device)[:, :, None, None]
-    lab = torch.where(share >= 0, lab + (255 - lab) * share, lab * (1 + share))
+    shifted = _shift(lab, share)
     for tiles in np.unique(grids[grids > 0]).tolist():
         rows = torch.from_numpy(np.flatnonzero(grids == tiles)).to(faces.device)
-        lab[rows, 0] = clahe(lab[rows, 0].round(), tiles)
-    return lab_to_bgr(lab)
+        # Equalisation counts whole levels: those of the 8-bit path, for a neighbouring bin moves a whole table.
+        shifted[rows, 0] = clahe(_shift(lab[rows, 0].round(), share[rows, 0]).floor(), tiles)
+    return lab_to_bgr(shifted)
+
+
+def _shift(lab: Tensor, share: Tensor) -> Tensor:
+    """Move levels 0..255 a share of the way to 255, or to 0 where it is negative."""
+    return torch.where(share >= 0, lab + (255 - lab) * share, lab * (1 + share))
 
 
 def _mix(images: Tensor, matrix: NDArray[np.float64]) -> Tensor:

@@ -32,8 +32,17 @@ Status = Literal["usable", "no header", "unreadable", "refused", "landmarks", "c
 STATUSES: tuple[Status, ...] = (
     "usable", "no header", "unreadable", "refused", "landmarks", "centering", "mask missing",
 )  # fmt: skip
-_LISTED = 20
+_LISTED = 5
 _BATCH = 1024
+_REMEDIES: dict[Status, str] = {
+    "usable": "add faces",
+    "no header": "add faces that were extracted with a face header",
+    "unreadable": "restore or extract the faces again",
+    "refused": "these are no face files: take them away",
+    "landmarks": "choose a stored 'mask_type' and eye and mouth multipliers of 1, or extract with 68 landmarks",
+    "centering": "train with centering 'legacy' or extract the faces again",
+    "mask missing": "choose a 'mask_type' that the faces hold, or one that is drawn: extended or components",
+}
 
 
 @dataclass(frozen=True)
@@ -90,9 +99,10 @@ class FolderScan:
         counts = Counter(entry.status for entry in self.skipped)
         why = ", ".join(f"{count} {status}" for status, count in counts.items())
         first = f"; first: {self.skipped[0].reason}" if self.skipped else ""
+        commonest = counts.most_common(1)[0][0] if counts else "no header"
         raise InputError(
             f"{self.folder} holds {len(self.faces)} usable faces, {max(1, minimum)} are needed"
-            f" ({why or 'no other PNG files'}{first}): add faces extracted with a face header"
+            f" ({why or 'no other PNG files'}{first}): {_REMEDIES[commonest]}"
         )
 
 
@@ -141,7 +151,8 @@ def _classify(
     result: list[ScannedFace | SkippedFile] = []
     for path, entry in zip(paths, read, strict=True):
         if isinstance(entry, FsdeployError):
-            result.append(SkippedFile(path, _status(entry), str(entry)))
+            named = str(entry) if path.name in str(entry) else f"{path.name}: {entry}"
+            result.append(SkippedFile(path, _status(entry), named))
             continue
         header, size, changed = entry
         face = next(aligned)
@@ -191,7 +202,7 @@ def _problem(header: FaceHeader, options: TrainingOptions) -> tuple[Status, str]
 
 
 def scan_table(scans: Sequence[FolderScan]) -> str:
-    """One table of all folders, then the skipped files with their reasons (the first twenty of each folder)."""
+    """One table of all folders, then the skipped files with their reasons (the first few of each folder)."""
     head = ["", "folder", *STATUSES, "no png"]
     rows = [head]
     for i, scan in enumerate(scans):
