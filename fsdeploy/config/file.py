@@ -198,3 +198,42 @@ def toml_value(value: Any) -> str:
         text = repr(value)
         return text if any(mark in text for mark in ".en") else text + ".0"
     return str(value)
+
+
+@dataclass(frozen=True)
+class OptionRow:
+    """One option as it is shown."""
+
+    section: str
+    name: str
+    kind: type
+    value: Any
+    default: Any
+    spec: OptionSpec
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values, for programs."""
+        return {
+            "section": self.section,
+            "name": self.name,
+            "type": getattr(self.kind, "__name__", "list") if typing.get_origin(self.kind) is None else "list",
+            "value": self.value,
+            "default": self.default,
+            "minimum": self.spec.minimum,
+            "maximum": self.spec.maximum,
+            "step": self.spec.step,
+            "choices": self.spec.choices,
+            "fixed": self.spec.fixed,
+            "help": self.spec.help,
+        }
+
+
+def option_rows(values: OptionValues, plugins: Mapping[str, type]) -> list[OptionRow]:
+    """Every option of all sections and plugins, with the value that `values` gives it."""
+    tables = [(name, kind, values.training) for name, kind in sections().items()]
+    tables += [(f"{_MODEL}.{name}", kind, values.plugins.get(name, {})) for name, kind in plugins.items()]
+    return [
+        OptionRow(section, name, option_type, given.get(name, default), default, spec)
+        for section, kind, given in tables
+        for name, (option_type, default, spec) in specs(kind).items()
+    ]

@@ -1,0 +1,90 @@
+"""`fsdeploy config`: write, check and show configuration."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+
+@click.group()
+def config() -> None:
+    """Write or check a configuration file for `fsdeploy train --config FILE`.
+
+    \b
+    Examples:
+      fsdeploy config init -o options.toml
+      fsdeploy config check options.toml
+      fsdeploy config show options.toml --json
+    """
+
+
+@config.command()
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="File to write. [default: to the terminal]")
+@click.option("--force", is_flag=True, help="Replace an existing file.")
+def init(output: Path | None, force: bool) -> None:
+    """Write a file that names and explains every option, those of all model plugins included.
+
+    \b
+    Examples:
+      fsdeploy config init -o options.toml
+    """
+    from fsdeploy.config.file import write_commented
+    from fsdeploy.files import write_text
+    from fsdeploy.training.setup import known_plugins
+
+    text = write_commented(known_plugins())
+    if output is None:
+        click.echo(text, nl=False)
+        return
+    write_text(output, text, overwrite=force)
+    click.echo(f"wrote {output}", err=True)
+
+
+@config.command()
+@click.argument("file", type=click.Path(path_type=Path))
+def check(file: Path) -> None:
+    """Say whether every section, option and value of a file is valid.
+
+    \b
+    Examples:
+      fsdeploy config check options.toml
+    """
+    from fsdeploy.config.file import read_file
+    from fsdeploy.training.setup import known_plugins
+
+    values = read_file(file, known_plugins())
+    count = len(values.training) + sum(map(len, values.plugins.values()))
+    click.echo(f"{file}: {count} options, all valid")
+
+
+@config.command()
+@click.argument("file", type=click.Path(path_type=Path), required=False)
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+def show(file: Path | None, as_json: bool) -> None:
+    """Show every option with its value, default, range and meaning, with or without a file.
+
+    \b
+    Examples:
+      fsdeploy config show
+      fsdeploy config show options.toml --json
+    """
+    from fsdeploy.config.file import OptionValues, describe, option_rows, read_file
+    from fsdeploy.training.setup import known_plugins
+
+    plugins = known_plugins()
+    values = OptionValues() if file is None else read_file(file, plugins)
+    rows = option_rows(values, plugins)
+    if as_json:
+        import json
+
+        click.echo(json.dumps([row.as_json() for row in rows], indent=2))
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("section", "option", "value", "default", "accepts")
+    for row in rows:
+        value = f"[bold]{row.value}[/bold]" if row.value != row.default else str(row.value)
+        table.add_row(row.section, row.name, value, str(row.default), describe(row.kind, row.spec))
+    Console().print(table)

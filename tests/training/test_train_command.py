@@ -1,0 +1,164 @@
+"""`fsdeploy train` as a user runs it, on real faces and in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+from safetensors.torch import load_file
+
+from fsdeploy.cli.train import train
+from fsdeploy.errors import FsdeployError
+
+TINY = ["-t", "compact", "--set", "width=8", "-b", "2", "--set", "num_processes=1"]
+
+
+def invoke(*arguments: object) -> Result:
+    return CliRunner().invoke(train, [str(argument) for argument in arguments], standalone_mode=False)
+
+
+def refused(*arguments: object) -> str:
+    result = invoke(*arguments)
+    assert isinstance(result.exception, FsdeployError), result.exception
+    assert result.exception.exit_code == 2
+    message = str(result.exception)
+    assert "\n" not in message
+    return message
+
+
+def test_a_model_is_trained_on_real_faces_and_trained_on(tmp_path: Path, real_data: Path) -> None:
+    faces = ["-A", real_data / "faces" / "A", "-B", real_data / "faces" / "B", "-m", tmp_path / "model"]
+    first = invoke(*faces, *TINY, "-i", 3, "--seed", 1, "--warmup", 2, "--set", "learning_rate=1e-3", "-q")
+    assert first.exception is None
+    second = invoke(*faces, *TINY, "-i", 2, "--set", "loss_function=mae", "-M", "--no-flip", "--no-warp", "-c", "-q")
+    assert second.exception is None
+    state = json.loads((tmp_path / "model" / "compact_state.json").read_text())
+    assert state["iterations"] == 5
+    assert (state["config"]["width"], state["config"]["loss_function"]) == (8, "mae")
+    assert state["config"]["learning_rate"] == 1e-3, "what a run does not set stays as the run before had it"
+    assert load_file(tmp_path / "model" / "compact.safetensors")
+
+
+def test_the_same_seed_gives_the_same_model(tmp_path: Path, drawn_faces: tuple[Path, Path]) -> None:
+    a, b = drawn_faces
+    for name in ("one", "two"):
+        assert invoke("-A", a, "-B", b, "-m", tmp_path / name, *TINY, "-i", 2, "--seed", 7, "-q").exception is None
+    one, two = ((tmp_path / name / "compact.safetensors").read_bytes() for name in ("one", "two"))
+    assert one == two
+
+
+def test_a_configuration_file_is_overruled_by_settings(tmp_path: Path, drawn_faces: tuple[Path, Path]) -> None:
+    a, b = drawn_faces
+    file = tmp_path / "options.toml"
+    file.write_text('[loss]\nloss_function = "mae"\nloss_weight_2 = 50\n[model.compact]\nwidth = 16\n')
+    result = invoke("-A", a, "-B", b, "-m", tmp_path / "m", *TINY, "--config", file, "-i", 1, "-q")
+    assert result.exception is None
+    config = json.loads((tmp_path / "m" / "compact_state.json").read_text())["config"]
+    assert (config["loss_function"], config["loss_weight_2"], config["width"]) == ("mae", 50, 8)
+
+
+def test_weights_of_another_model_start_a_new_one(tmp_path: Path, drawn_faces: tuple[Path, Path]) -> None:
+    a, b = drawn_faces
+    arguments = ["-A", a, "-B", b, *TINY, "-i", 1, "-q"]
+    assert invoke(*arguments, "-m", tmp_path / "old").exception is None
+    result = invoke(*arguments, "-m", tmp_path / "new", "--load-weights", tmp_path / "old", "--freeze-weights")
+    assert result.exception is None
+    old, new = (load_file(tmp_path / name / "compact.safetensors") for name in ("old", "new"))
+    assert all((old[name] == new[name]).all() for name in old if name.startswith("encoder."))
+    assert any((old[name] != new[name]).any() for name in old if name.startswith("decoder_"))
+
+
+def test_the_summary_lists_the_parts_and_creates_nothing(tmp_path: Path) -> None:
+    result = invoke("-m", tmp_path / "none", "-t", "compact", "--summary")
+    assert result.exception is None
+    assert "encoder" in result.output
+    assert "decoder_b" in result.output
+    assert not (tmp_path / "none").exists()
+
+
+def test_bad_input_is_refused_by_name_and_leaves_nothing_behind(tmp_path: Path, drawn_faces: tuple[Path, Path]) -> None:
+    a, b = drawn_faces
+    empty, model = tmp_path / "empty", tmp_path / "model"
+    empty.mkdir()
+    good = ["-A", a, "-B", b, "-m", model, "-i", 1, "-q"]
+    assert "nowhere is not a folder" in refused("-A", tmp_path / "nowhere", "-B", b, "-m", model)
+    assert f"{empty} holds no PNG" in refused("-A", a, "-B", empty, "-m", model)
+    assert "-B" in refused("-A", a, "-m", model)
+    assert "did you mean 'compact'" in refused(*good, "-t", "compcat")
+    assert "did you mean 'learning_rate'" in refused(*good, *TINY, "--set", "learning_rat=1")
+    assert "need" in refused(*good, *TINY, "--set", "loss_function_2=lpips_alex")
+    few = tmp_path / "few"
+    few.mkdir()
+    path = next(iter(sorted(b.iterdir())))
+    (few / path.name).write_bytes(path.read_bytes())
+    assert "few holds 1 usable faces" in refused("-A", a, "-B", few, "-m", model, *TINY)
+    assert not model.exists()
+
+
+def test_the_folder_of_another_plugin_is_refused(tmp_path: Path, drawn_faces: tuple[Path, Path]) -> None:
+    a, b = drawn_faces
+    assert invoke("-A", a, "-B", b, "-m", tmp_path / "m", *TINY, "-i", 1, "-q").exception is None
+    message = refused("-A", a, "-B", b, "-m", tmp_path / "m", "-t", "original", "-i", 1)
+    assert "'compact'" in message
+
+
+@pytest.mark.skipif(os.geteuid() == 0 and not Path("/proc/1").exists(), reason="needs a folder that nobody can write")
+def test_a_folder_that_cannot_be_written_is_refused(drawn_faces: tuple[Path, Path]) -> None:
+    a, b = drawn_faces
+    assert "write permission" in refused("-A", a, "-B", b, "-m", "/proc/fsdeploy_model", *TINY, "-i", 1)
+
+
+class Training:
+    """`fsdeploy train` in a process of its own."""
+
+    def __init__(self, model: Path, faces: tuple[Path, Path]) -> None:
+        self.state = model / "compact_state.json"
+        command = [sys.executable, "-m", "fsdeploy", "train", "-A", faces[0], "-B", faces[1], "-m", model, *TINY]
+        self.process = subprocess.Popen(
+            list(map(str, command)), stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        )
+        deadline = time.monotonic() + 60
+        while not self.state.exists() and self.process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.05)
+        time.sleep(0.3)
+
+    def end(self, *signals: int) -> tuple[int, str]:
+        for number in signals:
+            self.process.send_signal(number)
+            time.sleep(0.02)
+        _, errors = self.process.communicate(timeout=60)
+        return self.process.returncode, errors
+
+    @property
+    def iterations(self) -> int:
+        return int(json.loads(self.state.read_text())["iterations"])
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_one_signal_saves_and_ends(tmp_path: Path, drawn_faces: tuple[Path, Path], number: int) -> None:
+    training = Training(tmp_path, drawn_faces)
+    code, errors = training.end(number)
+    assert code == 0, errors
+    assert "saved to" in errors
+    assert training.iterations > 1, "the first save is after one iteration"
+    assert (tmp_path / "compact_optimizer.safetensors").exists()
+
+
+def test_two_interrupts_end_at_once_and_the_model_still_loads(tmp_path: Path, drawn_faces: tuple[Path, Path]) -> None:
+    training = Training(tmp_path, drawn_faces)
+    training.process.send_signal(signal.SIGSTOP)  # both signals are there before it can finish a save
+    training.process.send_signal(signal.SIGINT)
+    training.process.send_signal(signal.SIGCONT)
+    code, errors = training.end(signal.SIGINT)
+    if code:  # else it had saved and left before the second signal came
+        assert code == 130
+        assert "stopped without saving" in errors
+    result = invoke("-A", drawn_faces[0], "-B", drawn_faces[1], "-m", tmp_path, *TINY, "-i", 1, "-q")
+    assert result.exception is None

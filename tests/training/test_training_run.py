@@ -1,0 +1,262 @@
+"""Whole runs of a small model: resuming, protection, snapshots, precision, frozen parts, requests."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from two_sizes_model import TwoSizesModel
+
+from fsdeploy.config.training import TrainingOptions
+from fsdeploy.errors import ConfigError, InputError
+from fsdeploy.model.backup import Backup
+from fsdeploy.training import session
+from fsdeploy.training.config import TrainConfig
+from fsdeploy.training.registry import trainer_class
+from fsdeploy.training.train import NonFiniteLossError, Trainer
+
+Folders = tuple[Path, Path]
+PLAIN: dict[str, Any] = {"num_processes": 1, "loss_function": "mae", "loss_function_2": "none", "learning_rate": 1e-3}
+EVERYTHING: dict[str, Any] = {
+    "num_processes": 2, "learn_mask": True, "loss_function": "ssim", "loss_function_2": "ffl", "loss_weight_2": 50,
+    "loss_function_3": "laploss", "loss_weight_3": 25, "loss_function_4": "l_inf_norm", "loss_weight_4": 10,
+    "gradient_clipping": "autoclip", "autoclip_history": 5, "gradient_accumulation": 2, "optimizer": "adabelief",
+    "epsilon_exponent": -16, "learning_rate": 1e-3, "weight_decay": 0.01,
+}  # fmt: skip
+
+
+def start(
+    folder: Path | None, faces: Folders, options: dict[str, Any] | None = None, *, seed: int | None = 5,
+    model_options: dict[str, Any] | None = None, **changes: Any,
+) -> Trainer:  # fmt: skip
+    training = None if options is None else TrainingOptions.from_flat(options)
+    config = {name: changes.pop(name) for name in list(changes) if name in TrainConfig.__dataclass_fields__}
+    if seed is not None:
+        torch.manual_seed(seed)
+    model = TwoSizesModel(folder, None, training, **(model_options or {}))
+    model.build()
+    plugin = trainer_class("original")(model, TrainConfig(folders=faces, **{"batch_size": 3, **config}))
+    return Trainer(plugin, False, seed=seed, device=torch.device("cpu"), **changes)
+
+
+def run(trainer: Trainer, iterations: int, **changes: Any) -> Trainer:
+    try:
+        session.run(trainer, session.Requests(), iterations, quiet=True, **changes)
+    finally:
+        trainer.close()
+    return trainer
+
+
+def saved_tensors(folder: Path) -> dict[str, torch.Tensor]:
+    weights = load_file(folder / "two_sizes.safetensors")
+    return weights | load_file(folder / "two_sizes_optimizer.safetensors")
+
+
+@pytest.mark.parametrize("first", [5, 8])
+def test_a_run_in_two_parts_equals_one_run_to_the_bit(tmp_path: Path, drawn_faces: Folders, first: int) -> None:
+    settings: dict[str, Any] = {"snapshot_interval": 4, "warmup_steps": 5}
+    run(start(tmp_path / "whole", drawn_faces, EVERYTHING, **settings), 13, save_interval=4)
+    run(start(tmp_path / "parts", drawn_faces, EVERYTHING, **settings), first, save_interval=3)
+    torch.manual_seed(99)  # the second run gets its random numbers from the state, not from the process
+    resumed = start(tmp_path / "parts", drawn_faces, EVERYTHING, seed=None, **settings)
+    assert resumed.iterations == first
+    run(resumed, 13 - first, save_interval=2)
+    whole, parts = saved_tensors(tmp_path / "whole"), saved_tensors(tmp_path / "parts")
+    assert whole.keys() == parts.keys()
+    different = [name for name in whole if not torch.equal(whole[name], parts[name])]
+    assert not different
+    assert any("accumulated_grad" in name for name in whole)
+
+
+def test_snapshots_bear_the_iteration_they_hold(tmp_path: Path, drawn_faces: Folders) -> None:
+    run(start(tmp_path, drawn_faces, PLAIN, snapshot_interval=3), 7)
+    points = [point for point in Backup(tmp_path, "two_sizes").restore_points() if point.kind == "snapshot"]
+    assert [point.iterations for point in points] == [6, 3]
+    assert all(point.has_optimizer and not point.problem for point in points)
+
+
+def test_the_state_counts_sessions_and_iterations(tmp_path: Path, drawn_faces: Folders) -> None:
+    run(start(tmp_path, drawn_faces, PLAIN), 2)
+    run(start(tmp_path, drawn_faces, {**PLAIN, "learning_rate": 2e-4}, batch_size=4), 3)
+    state = json.loads((tmp_path / "two_sizes_state.json").read_text())
+    assert state["iterations"] == 5
+    assert [(s["batchsize"], s["iterations"]) for s in state["sessions"].values()] == [(3, 2), (4, 3)]
+    assert state["sessions"]["2"]["config"]["learning_rate"] == 2e-4
+
+
+def test_the_loss_falls(drawn_faces: Folders) -> None:
+    trainer = start(None, drawn_faces, {**PLAIN, "learning_rate": 5e-3})
+    totals = []
+    for _ in range(40):
+        trainer.train_one_step(None)
+        figures = trainer.fetch_figures()
+        assert figures is not None
+        totals.append(sum(figures.totals))
+    trainer.close()
+    assert sum(totals[-5:]) < 0.8 * sum(totals[:5])
+
+
+def poisoned(trainer: Trainer, at: int) -> Callable[..., Any]:
+    """The trainer's batches, with one that is not a number."""
+    real = trainer.loader.__next__
+    count = 0
+
+    def draw() -> Any:
+        nonlocal count
+        count += 1
+        inputs, targets, meta = real()
+        if count == at:
+            targets[0].fill_(torch.nan)
+        return inputs, targets, meta
+
+    return draw
+
+
+def test_a_loss_that_is_not_finite_stops_before_the_weights_and_names_the_iteration(
+    tmp_path: Path, drawn_faces: Folders, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = start(tmp_path, drawn_faces, {**PLAIN, "loss_function": "ssim", "save_optimizer": "always"})
+    monkeypatch.setattr(trainer, "loader", FakeLoader(trainer, poisoned(trainer, 5)))
+    with pytest.raises(
+        NonFiniteLossError, match=r"iteration 5: loss A is nan \(ssim\).*last saved set is good"
+    ) as failure:
+        run(trainer, 20, save_interval=4)
+    assert failure.value.exit_code == 1
+    assert all(torch.isfinite(tensor).all() for tensor in trainer.model.model.state_dict().values())
+    resumed = start(tmp_path, drawn_faces, PLAIN)
+    assert resumed.iterations == 4
+    resumed.close()
+
+
+class FakeLoader:
+    """The trainer's loader with its batches changed on the way."""
+
+    def __init__(self, trainer: Trainer, draw: Callable[..., Any]) -> None:
+        self._loader, self._draw = trainer.loader, draw
+
+    def __next__(self) -> Any:
+        return self._draw()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._loader, name)
+
+
+def test_without_protection_training_goes_on(
+    tmp_path: Path, drawn_faces: Folders, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = start(tmp_path, drawn_faces, {**PLAIN, "nan_protection": False})
+    monkeypatch.setattr(trainer, "loader", FakeLoader(trainer, poisoned(trainer, 2)))
+    run(trainer, 3)
+    assert trainer.iterations == 3
+
+
+def test_frozen_parts_do_not_change_and_a_later_run_trains_them(tmp_path: Path, drawn_faces: Folders) -> None:
+    run(start(tmp_path, drawn_faces, PLAIN), 2)
+    before = load_file(tmp_path / "two_sizes.safetensors")
+    run(start(tmp_path, drawn_faces, PLAIN, model_options={"freeze_weights": True}), 2)
+    frozen = load_file(tmp_path / "two_sizes.safetensors")
+    assert torch.equal(before["encoder.conv.weight"], frozen["encoder.conv.weight"])
+    assert not torch.equal(before["decoder_a.face_out.weight"], frozen["decoder_a.face_out.weight"])
+    run(start(tmp_path, drawn_faces, PLAIN), 2)
+    assert not torch.equal(
+        frozen["encoder.conv.weight"], load_file(tmp_path / "two_sizes.safetensors")["encoder.conv.weight"]
+    )
+
+
+def test_precision_can_change_between_runs(tmp_path: Path, drawn_faces: Folders) -> None:
+    for mixed in (False, True, False):
+        trainer = run(start(tmp_path, drawn_faces, {**PLAIN, "mixed_precision": mixed}), 2)
+        assert trainer.model.settings.use_mixed_precision == mixed
+    assert trainer.iterations == 6
+    assert {tensor.dtype for tensor in load_file(tmp_path / "two_sizes.safetensors").values()} <= {
+        torch.float32,
+        torch.int64,
+    }
+
+
+@pytest.mark.parametrize(
+    ("mode", "periodic", "final"), [("never", False, False), ("exit", False, True), ("always", True, True)]
+)
+def test_optimizer_state_is_saved_when_the_user_wants_it(
+    tmp_path: Path, drawn_faces: Folders, mode: str, periodic: bool, final: bool
+) -> None:
+    trainer = start(tmp_path, drawn_faces, {**PLAIN, "save_optimizer": mode})
+    trainer.train_one_step(None)
+    trainer.save()
+    trainer.model.io.wait()
+    assert (tmp_path / "two_sizes_optimizer.safetensors").exists() == periodic
+    trainer.save(is_exit=True)
+    trainer.close()
+    assert (tmp_path / "two_sizes_optimizer.safetensors").exists() == final
+
+
+def test_another_loss_configuration_starts_a_new_lowest_average(tmp_path: Path, drawn_faces: Folders) -> None:
+    run(start(tmp_path, drawn_faces, PLAIN), 2)
+    same = start(tmp_path, drawn_faces, PLAIN)
+    assert same.model.state.lowest_avg_loss > 0
+    same.close()
+    other = start(tmp_path, drawn_faces, {**PLAIN, "loss_function": "ssim"})
+    assert other.model.state.lowest_avg_loss == 0
+    other.close()
+
+
+def test_requests_save_and_end_a_run(tmp_path: Path, drawn_faces: Folders) -> None:
+    trainer = start(tmp_path, drawn_faces, PLAIN)
+    requests = session.Requests()
+    step, saves = trainer.train_one_step, []
+    save = trainer.save
+
+    def train_one_step(*arguments: Any) -> None:
+        step(*arguments)
+        if trainer.iterations == 3:
+            requests.save.set()
+        if trainer.iterations == 5:
+            requests.stop.set()
+
+    def note_save(is_exit: bool = False) -> None:
+        saves.append((trainer.iterations, is_exit))
+        save(is_exit)
+
+    trainer.train_one_step, trainer.save = train_one_step, note_save  # type: ignore[method-assign]
+    session.run(trainer, requests, quiet=True)
+    trainer.close()
+    assert saves == [(1, False), (3, False), (5, True)]
+
+
+def test_too_few_faces_are_refused_by_name(tmp_path: Path, drawn_faces: Folders) -> None:
+    few = tmp_path / "few"
+    few.mkdir()
+    for path in sorted(drawn_faces[1].iterdir())[:3]:
+        (few / path.name).write_bytes(path.read_bytes())
+    with pytest.raises(InputError, match=r"few holds 3 usable faces, 25 are needed"):
+        start(None, (drawn_faces[0], few), PLAIN)
+
+
+def test_a_loss_that_the_model_is_too_small_for_is_refused(drawn_faces: Folders) -> None:
+    with pytest.raises(ConfigError, match="ms_ssim"):
+        start(None, drawn_faces, {**PLAIN, "loss_function": "ms_ssim"})
+
+
+def test_torch_compile_that_cannot_work_is_left_out_with_a_warning(
+    drawn_faces: Folders, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(*arguments: Any, **options: Any) -> Any:
+        def fail(*inputs: Any) -> Any:
+            raise RuntimeError("no compiler here")
+
+        return fail
+
+    monkeypatch.setattr(torch, "compile", broken)
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda *a, **k: None)
+    trainer = start(None, drawn_faces, PLAIN, compile_network=True)
+    with caplog.at_level(logging.WARNING):
+        trainer.train_one_step(None)
+    trainer.close()
+    assert "no compiler here" in caplog.text
+    assert trainer.iterations == 1
