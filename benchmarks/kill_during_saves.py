@@ -5,7 +5,7 @@
 Two experiments. `random`: SIGKILL at random moments of a loop of saves (weights, optimizer, backup). `every step`: one
 save is cut short before each single system call that changes the folder (open for writing, rename, unlink, sync).
 Every tensor of a save holds the iteration's number, so a set that is mixed from two saves is noticed. Each round must
-load, be of one iteration throughout, and be no older than the last save that was reported done.
+load, be of one iteration throughout, and be no older than the last save that was done.
 """
 
 from __future__ import annotations
@@ -67,8 +67,11 @@ class Moments:
         return {"moments": torch.full((50_000,), float(self.iteration))}, {"iteration": self.iteration}
 
 
-def save_in_a_loop(folder: Path, saves: int, report: int) -> None:
-    """Save `saves` times with falling loss, so that each save also writes the backup; write each number when done."""
+def save_in_a_loop(folder: Path, saves: int, report: int, best_every: int = 4) -> None:
+    """Save `saves` times; write the number of each iteration to `report` when its save is done.
+
+    Every `best_every`-th save is the best so far and writes the backup; the others must hold up without a fresh one.
+    """
     model = SavedModel(folder, training=ALWAYS)
     model.build()
     for _ in range(saves):
@@ -76,25 +79,26 @@ def save_in_a_loop(folder: Path, saves: int, report: int) -> None:
         with torch.no_grad():
             for tensor in model.model.parameters():
                 tensor.fill_(float(model.iterations))
-        model.add_history([1.0 / model.iterations])
+        model.add_history([1.0 / model.iterations if model.iterations % best_every == 0 else 2.0])
         model.io.save(Moments(model.iterations))
         model.io.wait()
         os.write(report, b"%d\n" % model.iterations)
 
 
-def check(folder: Path, at_least: int) -> str:
-    """Why the folder is not a good set of iteration `at_least` or later; empty when it is."""
+def check(folder: Path, at_least: int) -> tuple[str, int]:
+    """Why the folder is not a good set of iteration `at_least` or later (empty when it is), and its iteration."""
     try:
         model = load_model(folder, predict=False)
         optimizer = model.io.load_optimizer()
         model.close()
     except Exception as error:
-        return f"{type(error).__name__}: {error}" if at_least else ""  # nothing was ever reported as saved
+        return f"{type(error).__name__}: {error}" if at_least else "", 0  # nothing was ever saved
     values = {float(value) for tensor in model.model.state_dict().values() for value in tensor.unique()}
     values |= {float(value) for value in optimizer["tensors"]["moments"].unique()} if optimizer else set()
     if values != {float(model.iterations)}:
-        return f"iteration {model.iterations} holds values {sorted(values)}"
-    return "" if model.iterations >= at_least else f"iteration {model.iterations} after {at_least} was reported saved"
+        return f"iteration {model.iterations} holds values {sorted(values)}", model.iterations
+    older = f"iteration {model.iterations} was loaded after {at_least} had been saved"
+    return "" if model.iterations >= at_least else older, model.iterations
 
 
 def forked(work: Any) -> tuple[int, int]:
@@ -121,13 +125,14 @@ def kill_at_random(folder: Path, rounds: int, seed: int) -> list[str]:
     """Failures of `rounds` rounds, each going on from what the one before left."""
     chance = random.Random(seed)
     failures = []
+    saved = 0
     for number in range(rounds):
         pid, handle = forked(lambda report: save_in_a_loop(folder, 10_000, report))
         time.sleep(chance.uniform(0.02, 0.4))
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
-        if problem := check(folder, last_report(handle)):
-            failures.append(f"round {number}: {problem}")
+        problem, saved = check(folder, max(saved, last_report(handle)))
+        failures += [f"round {number}: {problem}"] if problem else []
     return failures
 
 
@@ -143,19 +148,22 @@ def stop_before(step: int) -> None:
     sys.addaudithook(audit)
 
 
-def kill_at_every_step(folder: Path) -> tuple[int, list[str]]:
+def kill_at_every_step(folder: Path, best_every: int) -> tuple[int, list[str]]:
     """Number of steps of one save, and the failures of cutting it short before each."""
     failures = []
+    pid, handle = forked(lambda report: save_in_a_loop(folder, 2, report, best_every))
+    os.waitpid(pid, 0)
+    saved = last_report(handle)
 
     def one_save(report: int, step: int) -> None:
         stop_before(step)
-        save_in_a_loop(folder, 1, report)
+        save_in_a_loop(folder, 1, report, best_every)
 
     for step in count(1):
         pid, handle = forked(lambda report, step=step: one_save(report, step))
         _, status = os.waitpid(pid, 0)
-        if problem := check(folder, last_report(handle)):
-            failures.append(f"step {step}: {problem}")
+        problem, saved = check(folder, max(saved, last_report(handle)))
+        failures += [f"step {step}: {problem}"] if problem else []
         if os.waitstatus_to_exitcode(status) == 0:
             return step - 1, failures
     raise AssertionError("unreachable")
@@ -172,7 +180,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         failures = kill_at_random(Path(folder) / "random", options.rounds, options.seed)
         saved = load_model(Path(folder) / "random").iterations
-        steps, step_failures = kill_at_every_step(Path(folder) / "steps")
+        steps, step_failures = kill_at_every_step(Path(folder) / "with_backup", best_every=1)
+        more_steps, more_failures = kill_at_every_step(Path(folder) / "without_backup", best_every=1000)
+    steps, step_failures = steps + more_steps, step_failures + more_failures
     result = {
         "rounds": options.rounds, "saves": saved, "failures": failures, "steps": steps, "step_failures": step_failures,
     }  # fmt: skip
@@ -180,7 +190,8 @@ def main() -> None:
         print(json.dumps(result))
     else:
         print(f"{options.rounds} random kills during {saved} saves: {len(failures)} folders did not load")
-        print(f"one save cut short before each of its {steps} steps: {len(step_failures)} folders did not load")
+        print(f"two saves, with and without backup, cut short before each of their {steps} steps: ", end="")
+        print(f"{len(step_failures)} folders did not load")
         print("\n".join(failures + step_failures), end="")
     sys.exit(bool(failures or step_failures))
 

@@ -125,6 +125,8 @@ class Backup:
 
     def _archive(self) -> Path:
         archive = self._folder / time.strftime(f"{self._name}_archived_%Y%m%d_%H%M%S")
+        while archive.exists():  # two within a second
+            archive = archive.with_name(archive.name + "_")
         try:
             archive.mkdir()
             # Copies: until the restored set is committed, the present one stays where it is.

@@ -209,6 +209,15 @@ class ModelBase(ABC):
         self.io.history.append(float(sum(loss)))
         self.io.raise_failure()
 
+    def outline(self) -> ModelInfo:
+        """The facts about this model from its options alone, for one that was not built: no weights are made."""
+        with torch.device("meta"):
+            self._model = self.build_network()
+        try:
+            return self.info()
+        finally:
+            self._model = None
+
     def info(self) -> ModelInfo:
         """The facts about this model."""
         side = self.output_shapes[: len(self.output_shapes) // SwapNetwork.sides]

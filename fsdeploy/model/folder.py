@@ -11,6 +11,7 @@ from torch import Tensor
 from fsdeploy import __version__
 from fsdeploy.errors import InputError
 from fsdeploy.model.base import ModelBase
+from fsdeploy.model.info import ModelInfo
 from fsdeploy.model.lock import FolderLock
 from fsdeploy.model.registry import model_class
 from fsdeploy.model.saved_set import FileSet, model_names_in
@@ -104,3 +105,13 @@ def write_model_folder(
 
     with FolderLock(folder, name):
         FileSet(folder, name).commit(kept.to_dict(), lambda path: write_tensors(path, host, metadata), write_optimizer)
+
+
+def model_info(folder: Path) -> ModelInfo:
+    """The facts about the model of a folder, without loading its weights.
+
+    Raises:
+        InputError, UnknownModelError, CorruptModelError: as `load_model`.
+    """
+    model = model_class(model_name_in(folder))(folder, predict=True)
+    return model.outline()

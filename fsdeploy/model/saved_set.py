@@ -232,19 +232,39 @@ def read_state(path: Path) -> dict[str, Any]:
     return dict(state)
 
 
+_TYPES: Mapping[str, type | tuple[type, ...]] = {
+    "name": str, "sessions": dict, "lowest_avg_loss": (int, float), "iterations": int, "mixed_precision_layers": list,
+    "lr_finder": (int, float), "config": dict, OURS: dict,
+}  # fmt: skip
+_OUR_TYPES: Mapping[str, type | tuple[type, ...]] = {
+    "version": str, "saved": (int, float), "files": dict, "digest": str,
+}  # fmt: skip
+
+
 def _check_state(state: Any, path: Path) -> None:
-    try:
-        version = state["schema_version"]
-        records = state[OURS]["files"].values()
-        complete = all(isinstance(record["sha256"], str) and isinstance(record["size"], int) for record in records)
-        name, digest = state["name"], state[OURS]["digest"]
-    except (KeyError, TypeError, AttributeError) as error:
-        raise CorruptModelError(f"{path} is damaged or was not written by fsdeploy: {error!r} is missing") from error
-    if not isinstance(version, int) or version > SCHEMA_VERSION:
-        raise CorruptModelError(f"{path} was written by a newer fsdeploy (schema {version!r}): upgrade")
+    version = state.get("schema_version") if isinstance(state, dict) else None
+    if not isinstance(version, int):
+        raise CorruptModelError(f"{path} is damaged or was not written by fsdeploy: it has no schema_version")
+    if version > SCHEMA_VERSION:
+        raise CorruptModelError(f"{path} was written by a newer fsdeploy (schema {version}): upgrade")
+    wrong = [key for key, kind in _TYPES.items() if not isinstance(state.get(key), kind)]
+    if OURS not in wrong:
+        wrong += [f"{OURS}.{key}" for key, kind in _OUR_TYPES.items() if not isinstance(state[OURS].get(key), kind)]
+    if not wrong:
+        records, sessions = state[OURS]["files"].values(), state["sessions"].items()
+        if not all(isinstance(record, dict) and _is_record(record) for record in records):
+            wrong.append(f"{OURS}.files")
+        if not all(key.isdigit() and isinstance(entry, dict) for key, entry in sessions):
+            wrong.append("sessions")
+    if wrong:
+        raise CorruptModelError(f"{path} is damaged: {', '.join(wrong)} is missing or of a wrong type")
     # A state edited by hand loads when its digest is set to "".
-    if not complete or not isinstance(name, str) or (digest != "" and digest != state_digest(state)):
+    if state[OURS]["digest"] not in ("", state_digest(state)):
         raise CorruptModelError(f"{path} is damaged: its content does not match its digest")
+
+
+def _is_record(record: Mapping[str, Any]) -> bool:
+    return isinstance(record.get("sha256"), str) and isinstance(record.get("size"), int)
 
 
 def model_names_in(folder: Path) -> list[str]:
