@@ -136,8 +136,10 @@ def _no_empty_folder(folder: Path) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        if not existed:
+        if not existed and folder.is_dir() and all(path.suffix == ".lock" for path in folder.iterdir()):
             with contextlib.suppress(OSError):
+                for path in folder.iterdir():
+                    path.unlink()
                 folder.rmdir()
         raise
 
