@@ -94,8 +94,9 @@ class Archive:
         header = stream.read(30)
         if len(header) != 30 or header[:4] != SIGNATURE:
             raise damaged(self.source, f"the member {shown(name)} has no header")
-        method, name_length, extra_length = (*struct.unpack_from("<H", header, 8), *struct.unpack_from("<HH", header,
-        26)) if method != entry.compress_type or stream.read(name_length) != name.encode("utf-8", "surrogateescape"):
+        (method,) = struct.unpack_from("<H", header, 8)
+        name_length, extra_length = struct.unpack_from("<HH", header, 26)
+        if method != entry.compress_type or stream.read(name_length) != name.encode("utf-8", "surrogateescape"):
             raise hostile(self.source, f"the member {shown(name)} is described in two ways")
         offset = entry.header_offset + 30 + name_length + extra_length
         if offset + entry.compress_size > self.window.size:

@@ -168,7 +168,7 @@ def triples(value: Any, depth: int = 4) -> list[Ref]:
 
 
 class Keras2Reader(GraphReader):
-    """Keras 2 `model_config`: a call is a list of [name, node, output, {constants}]; nested nets count calls from one."""
+    """Keras 2 `model_config`: a call is a list of [name, node, output, {constants}]; nested nets count from one."""
 
     def _net(self, config: Mapping[str, Any], depth: int, trainable: bool = True) -> KerasNet:
         nested = {entry["config"]["name"] for entry in config["layers"] if entry["class_name"] in NETS}
@@ -214,7 +214,7 @@ def _recounted(layer: KerasLayer, nested: set[str]) -> KerasLayer:
 
 
 class Keras3Reader(GraphReader):
-    """Keras 3 `config.json`: a call is {args, kwargs}; tensors tell their history, counted from zero for every layer."""
+    """Keras 3 `config.json`: a call is {args, kwargs}; tensors tell their history, counted from zero everywhere."""
 
     def _call(self, class_name: str, node: Any, bare: bool) -> KerasCall:
         arguments = tuple(self._argument(argument, 4) for argument in node["args"])
@@ -234,7 +234,7 @@ class Keras3Reader(GraphReader):
             return [self._argument(entry, depth - 1) for entry in value]
         if not isinstance(value, dict):
             return value
-        kind, config = value.get("class_name"), value.get("config")
+        kind, config = value.get("class_name"), value.get("config") or {}
         if kind == "__keras_tensor__":
             name, call, output = config["keras_history"]
             shape = config.get("shape")
@@ -245,7 +245,7 @@ class Keras3Reader(GraphReader):
                 raise ValueError("a tensor without a history")
             return Ref(name, call, output, sizes)
         if kind == "__tuple__":
-            items = config.get("value") if isinstance(config, dict) else value.get("items")
+            items = config.get("value", value.get("items"))
             return [self._argument(entry, depth - 1) for entry in items or []]
         if kind == "__slice__":
             return ("slice", config.get("start"), config.get("stop"), config.get("step"))

@@ -159,7 +159,9 @@ def same_pads(size: int, kernel: int, stride: int, dilation: int = 1) -> tuple[i
     return total // 2, total - total // 2
 
 
-def window(view: LayerView, kernel: tuple[int, int], stride: tuple[int, int], dilation: tuple[int, int] = (1, 1)):
+def window(
+    view: LayerView, kernel: tuple[int, int], stride: tuple[int, int], dilation: tuple[int, int] = (1, 1)
+) -> tuple[list[int], tuple[int, int]]:
     """Pads (top, bottom, left, right) and output (H, W) of a sliding window under the layer's padding rule."""
     height, width, _ = view.image()
     if view.choice("padding", "valid", ("valid", "same")) == "same":

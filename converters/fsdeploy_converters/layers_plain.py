@@ -369,9 +369,9 @@ def _whole(item: object) -> bool:
 def _plain(view: LayerView, item: object, extent: int) -> int | list[int | None]:
     if type(item) is int and -extent <= item < extent:
         return item
-    if isinstance(item, tuple) and all(n is None or (type(n) is int and abs(n) <= 1 << 20) for n in item[1:]):
-        if item[3] is None or item[3] > 0:
-            return list(item[1:])
+    bounds = item[1:] if isinstance(item, tuple) else (0.5,)
+    if all(n is None or (type(n) is int and abs(n) <= 1 << 20) for n in bounds) and (bounds[2] or 1) > 0:
+        return list(bounds)
     raise view.refuse(f"the index {shown(item)}")
 
 

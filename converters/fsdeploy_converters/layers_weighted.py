@@ -277,8 +277,9 @@ def attention(view: LayerView) -> Translation:
 
 
 def table(view: LayerView) -> Translation:
-    """A class embedding (D), a positional table (T, D) or a projection (D, P), the same for every sample. Its size stands
-    nowhere but in the shapes that the file records for its consumers."""
+    """A class embedding (D), a positional table (T, D) or a projection (D, P), the same for every sample.
+
+    Its size stands nowhere but in the shapes that the file records for its consumers."""
     shape = view.recorded
     if shape is None or not 1 <= len(shape) <= 2 or any(n < 1 for n in shape):
         raise view.refuse("a table whose size the file does not tell")

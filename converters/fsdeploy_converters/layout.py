@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Layout:
     """Applied in the order of the fields."""
 
@@ -34,7 +34,7 @@ class Layout:
             values = values.T[self.columns].T
         if self.rows is not None:
             values = values[self.rows]
-        return np.ascontiguousarray(values, np.float32)
+        return np.asarray(values, np.float32, order="C")
 
     def result_shape(self, stored: tuple[int, ...]) -> tuple[int, ...]:
         """Shape after `apply` of an array of shape `stored`."""

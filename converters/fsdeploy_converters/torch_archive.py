@@ -220,9 +220,12 @@ class TorchArchive:
         Raises:
             CorruptModelError: its record is missing or has another length.
         """
-        count = math.prod(tensor.shape)
         name = f"{self._root}/data/{tensor.key}"
-        data = self._archive.read(name, 4 * count)
-        if len(data) != 4 * count:
-            raise damaged(self._source, f"the record {shown(name)} has a wrong length")
-        return np.frombuffer(data, "<f4").reshape(tensor.shape)
+        member = self._archive.members.get(name)
+        if member is None or member.size != 4 * math.prod(tensor.shape):
+            raise damaged(self._source, f"the record {shown(name)} is missing or has a wrong length")
+        # The checksum of the archive around this one covers these bytes.
+        with member.packed.path.open("rb") as stream:
+            stream.seek(member.packed.offset)
+            values = np.fromfile(stream, "<f4", math.prod(tensor.shape))
+        return values.reshape(tensor.shape)

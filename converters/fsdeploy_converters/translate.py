@@ -9,7 +9,7 @@ from fsdeploy.model.graph.description import Call, GraphDescription, Net, Operat
 from fsdeploy.model.graph.network import module_name
 from fsdeploy_converters import limits
 from fsdeploy_converters.errors import damaged, hostile, shown, unsupported
-from fsdeploy_converters.fold import fold_layouts
+from fsdeploy_converters.fold import Order, fold_layouts
 from fsdeploy_converters.keras_graph import KerasLayer, KerasNet, Ref
 from fsdeploy_converters.layer_config import Dialect, LayerView, Shape, Translation
 from fsdeploy_converters.layers_plain import PLAIN, bare_operation
@@ -19,7 +19,7 @@ from fsdeploy_converters.layout import Layout
 _TRANSLATORS = {**PLAIN, **WEIGHTED}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Slot:
     """One variable of the file and the torch parameter that it becomes."""
 
@@ -47,6 +47,8 @@ class Translated:
     description: GraphDescription
     slots: tuple[Slot, ...]
     warnings: tuple[str, ...]
+    has_mask: bool
+    """Whether each side's last output is a mask."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +81,8 @@ def translate(root: KerasNet, dialect: Dialect, source: str) -> Translated:
         _check_swap_model(inputs, built.outputs, source)
     if any(shape[-1] not in (1, 3) for shape in built.outputs):
         warnings.append(f"its outputs are no faces but {built.outputs}")
-    return Translated(GraphDescription(root.name, built.net, sides), built.slots, tuple(warnings))
+    description = GraphDescription(root.name, built.net, sides)
+    return Translated(description, built.slots, tuple(warnings), built.outputs[-1][-1] == 1)
 
 
 def _check_swap_model(inputs: tuple[Shape, ...], outputs: tuple[Shape, ...], source: str) -> None:
@@ -102,7 +105,8 @@ class _NetTranslator:
         self._values: dict[tuple[str, int, int], int] = {}
         self._parts: dict[str, Operation | Net] = {}
         self._calls: list[Call] = []
-        self._known: dict[str, tuple[tuple[Shape, ...], object]] = {}
+        self._known: dict[str, tuple[tuple[Shape, ...], list[str], tuple[Shape, ...]]] = {}
+        """Layer name -> shapes that go in, names of its parts, shapes that come out."""
         self._slots: dict[str, list[Slot]] = {}
         self._recorded = {
             (ref.layer, ref.call): ref.shape
@@ -201,11 +205,11 @@ class _NetTranslator:
             built = inner.build((*self._path, layer.name), f"{self._target}{name}.", shapes)
             self._parts[name] = built.net
             self._slots[layer.name] = list(built.slots)
-            self._known[layer.name] = (shapes, (name, built.outputs))
-        first, (name, outputs) = self._known[layer.name]
+            self._known[layer.name] = (shapes, [name], built.outputs)
+        first, names, outputs = self._known[layer.name]
         if first != shapes:
             raise damaged(self._source, f"{shown(layer.name)} is called with {shapes} and with {first}")
-        self._add_call(name, inputs, outputs, ref)
+        self._add_call(names[0], inputs, outputs, ref)
 
     def _add_call(self, part: str, inputs: tuple[int, ...], outputs: tuple[Shape, ...], ref: Ref | None) -> int:
         start = len(self._shapes)
@@ -223,15 +227,15 @@ class _NetTranslator:
             for suffix, operation in translation.operations:
                 names.append(module_name(f"{layer.name}_{suffix}" if suffix else layer.name, self._parts))
                 self._parts[names[-1]] = operation
-            self._known[layer.name] = (shapes, (names, translation.output))
+            self._known[layer.name] = (shapes, names, (translation.output,))
             self._slots[layer.name] = self._slots_of(layer, translation, names)
-        first, (names, output) = self._known[layer.name]
+        first, names, outputs = self._known[layer.name]
         if first != shapes:
             raise damaged(self._source, f"{shown(layer.name)} is called with {shapes} and with {first}")
         for position, name in enumerate(names):
             last = position == len(names) - 1
             # Values inside a layer have no shape of their own in the file; the layer's is what folding asks for.
-            inputs = (self._add_call(name, inputs, (output,), ref if last else None),)
+            inputs = (self._add_call(name, inputs, outputs, ref if last else None),)
 
     def _translated(self, layer: KerasLayer, ref: Ref, shapes: tuple[Shape, ...]) -> Translation:
         call = layer.calls[ref.call]
@@ -282,7 +286,7 @@ def torch_shape(shape: Shape) -> Shape:
     return (shape[2], shape[0], shape[1]) if len(shape) == 3 else shape
 
 
-def _refold(slot: Slot, prefix: str, layouts: Mapping[str, tuple[object, object]]) -> Slot:
+def _refold(slot: Slot, prefix: str, layouts: Mapping[str, tuple[Order | None, Order | None]]) -> Slot:
     part, _, parameter = slot.target.removeprefix(prefix).partition(".")
     if not slot.target.startswith(prefix) or part not in layouts or "." in parameter:
         return slot

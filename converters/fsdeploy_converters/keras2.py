@@ -1,0 +1,69 @@
+"""Keras 2 HDF5: one `.h5` with the graph, the weights and sometimes the optimizer (2020 to 2025)."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from pathlib import Path
+
+from fsdeploy.model.migration import MigratedModel
+from fsdeploy_converters import limits
+from fsdeploy_converters.assign import stored_tensors
+from fsdeploy_converters.errors import shown, unsupported
+from fsdeploy_converters.hdf5 import Hdf5File, Window
+from fsdeploy_converters.keras2_optimizer import read_optimizer
+from fsdeploy_converters.keras2_weights import Places, check_version, group_paths, leftovers
+from fsdeploy_converters.keras_graph import Keras2Reader
+from fsdeploy_converters.layer_config import Dialect
+from fsdeploy_converters.legacy_state import migrated_state
+from fsdeploy_converters.locate import is_hdf5, part_files, single_file, state_file
+from fsdeploy_converters.strict_json import read_object
+from fsdeploy_converters.translate import translate
+
+WEIGHTS = "model_weights"
+
+
+class Converter:
+    """One `.h5` file."""
+
+    format = "Keras 2 HDF5 (.h5)"
+
+    def recognises(self, path: Path) -> bool:
+        if part_files(path):
+            return False
+        file = single_file(path)
+        return file is not None and is_hdf5(file)
+
+    def read(self, path: Path, resources: ExitStack, with_optimizer: bool = True) -> MigratedModel:
+        model = single_file(path)
+        assert model is not None
+        file = Hdf5File(Window.whole(model), limits.KERAS2_HDF5, str(model))
+        version = check_version(file)
+        config = file.text("", "model_config")
+        if config is None:
+            raise unsupported(model, "it holds weights without a graph (no model_config)")
+        root = Keras2Reader(str(model)).read(read_object(config, model))
+        translated = translate(root, Dialect.KERAS2, str(model))
+        places: Places = {}
+        for name in root.layers:
+            own = [slot for slot in translated.slots if slot.path[0] == name]
+            if own or f"{WEIGHTS}/{name}" in file.children:
+                places |= group_paths(file, f"{WEIGHTS}/{name}", own)
+        tensors = stored_tensors(places, translated.slots)
+        warnings = list(translated.warnings)
+        if unused := leftovers(file, WEIGHTS, (place for _, place in places.values())):
+            warnings.append(f"{len(unused)} arrays belong to no layer and are dropped, {shown(unused[0])} first")
+        optimizer, notes = (None, []) if not with_optimizer else read_optimizer(file, places, translated.slots)
+        state = migrated_state(state_file(model), root.name, translated.has_mask, ("face", 87.5))
+        return MigratedModel(
+            model,
+            self.format,
+            state.plugin,
+            root.name,
+            translated.description,
+            tensors,
+            state.values,
+            optimizer,
+            state.color_order,
+            (*warnings, *notes, *state.warnings),
+            {"format": "keras2", "keras_version": version},
+        )

@@ -1,0 +1,159 @@
+"""Keras 3 `.keras` archives with the state of a torch optimizer in them (from May 2026)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from fsdeploy.errors import FsdeployError
+from fsdeploy.model.migration import MigratedModel, MigratedOptimizer
+from fsdeploy.model.tensor_stream import StoredTensor
+from fsdeploy_converters import optimizer_state
+from fsdeploy_converters.errors import shown
+from fsdeploy_converters.keras3 import OPTIMIZER, Opened, archive_of, open_archive, with_state
+from fsdeploy_converters.optimizer_state import OptimizerDroppedError, built
+from fsdeploy_converters.torch_archive import TensorRef, TorchArchive
+from fsdeploy_converters.translate import Slot
+
+_KEYS = {
+    "adabelief": {"exp_avg", "exp_avg_var"},
+    "adamax": {"exp_avg", "exp_inf"},
+    "nadam": {"exp_avg", "exp_avg_sq"},
+    "rms-prop": {"square_avg"},
+    "adam": {"exp_avg", "exp_avg_sq"},
+    "lion": {"exp_avg"},
+}
+_MAXIMA = {"adam": "max_exp_avg_sq", "adamw": "max_exp_avg_sq", "adabelief": "max_exp_avg_var"}
+_SCALER = ("scale", "growth_factor", "backoff_factor", "growth_interval", "_growth_tracker")
+
+
+class Converter:
+    """A `.keras` archive with the member `optimizer.pt`."""
+
+    format = "Keras 3 archive with torch optimizer (.keras)"
+
+    def recognises(self, path: Path) -> bool:
+        archive = archive_of(path)
+        return archive is not None and OPTIMIZER in archive.members
+
+    def read(self, path: Path, resources: ExitStack, with_optimizer: bool = True) -> MigratedModel:
+        opened = open_archive(path, resources, self.format)
+        if not with_optimizer:
+            return opened.model
+        return with_state(opened.model, *read_optimizer(opened, resources))
+
+
+def read_optimizer(opened: Opened, resources: ExitStack) -> tuple[MigratedOptimizer | None, list[str]]:
+    """The optimizer state, or None and why. It is never a reason to refuse a model."""
+    slots = [slot for slot in opened.translated.slots if slot.learned]
+    # Three slots for each weight at most, and some room for the records around them.
+    most = int(3.1 * sum(4 * math.prod(slot.shape) for slot in opened.translated.slots)) + (16 << 20)
+    try:
+        window = resources.enter_context(opened.archive.window_of(OPTIMIZER, most))
+        archive = TorchArchive(window, opened.archive.source)
+        return _read(archive, slots)
+    except (OptimizerDroppedError, FsdeployError) as error:
+        return None, [f"the optimizer state is dropped ({error}): the optimizer starts new"]
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+        return None, [f"the optimizer state is damaged ({shown(error)}): the optimizer starts new"]
+
+
+def _read(archive: TorchArchive, slots: list[Slot]) -> tuple[MigratedOptimizer, list[str]]:
+    content = archive.content
+    if not isinstance(content, dict) or set(content) != {"version", "optimizer", "scaler"} or content["version"] != 1.0:
+        raise OptimizerDroppedError("it is of an unknown version")
+    groups, states = content["optimizer"]["param_groups"], content["optimizer"]["state"]
+    if not isinstance(groups, list) or not 1 <= len(groups) <= 8 or not isinstance(states, dict):
+        raise OptimizerDroppedError("its parameter groups are not known")
+    ordered = _in_torch_order(slots)
+    listed = [index for group in groups for index in group["params"]]
+    if listed != list(range(len(ordered))) or not set(states) <= set(listed):
+        raise OptimizerDroppedError(f"it speaks of {len(listed)} parameters, the model has {len(ordered)}")
+    name = _name_of(states, groups[0])
+    seen: set[str] = set()
+    found = {
+        ordered[index].target: _state(archive, name, ordered[index], state, seen) for index, state in states.items()
+    }
+    if not found:
+        raise OptimizerDroppedError("it holds no slots")
+    missing = len(ordered) - len(found)
+    notes = [f"{missing} parameters never got a gradient and have no optimizer state"] if missing else []
+    steps = max(int(state["step"].read()) for state in found.values())
+    return built(name, found, _options(groups[0]), "torch", steps, _scaler(content["scaler"])), notes
+
+
+def _in_torch_order(slots: list[Slot]) -> list[Slot]:
+    """Weights that decay, then those that do not: vectors, and everything called bias."""
+    plain = [slot for slot in slots if len(slot.shape) <= 1 or slot.kind.endswith("bias")]
+    return [slot for slot in slots if slot not in plain] + plain
+
+
+def _name_of(states: Mapping[Any, Mapping[str, Any]], group: Mapping[str, Any]) -> str:
+    first = next(iter(states.values()))
+    keys = {key for key in first if isinstance(key, str)} - {"step", "mu_product", *_MAXIMA.values()}
+    if "mu_product" in first:
+        return "nadam"
+    for name, wanted in _KEYS.items():
+        if keys == wanted and name != "nadam":
+            return "adamw" if name == "adam" and group.get("decoupled_weight_decay") is True else name
+    raise OptimizerDroppedError(f"its slots {shown(sorted(keys))} are of no known optimizer")
+
+
+def _state(
+    archive: TorchArchive, name: str, slot: Slot, state: Mapping[str, Any], seen: set[str]
+) -> dict[str, StoredTensor]:
+    wanted = {*_KEYS["adam" if name == "adamw" else name]}
+    if _MAXIMA.get(name) in state:
+        wanted.add(_MAXIMA[name])
+    found: dict[str, StoredTensor] = {}
+    for key in wanted:
+        tensor = state[key]
+        if not isinstance(tensor, TensorRef) or tensor.shape != slot.shape or tensor.key in seen:
+            raise OptimizerDroppedError(f"a slot {key} does not have the shape {slot.shape} of its parameter")
+        seen.add(tensor.key)
+        found[key] = optimizer_state.slot_tensor(slot, _reader(archive, tensor))
+    step = _number(archive, state["step"]) if "step" in state else 0.0
+    if not (step.is_integer() and 0 <= step < 1 << 31):
+        raise OptimizerDroppedError(f"a step counter is {step}")
+    found["step"] = optimizer_state.scalar(step)
+    if name == "nadam":
+        found["mu_product"] = optimizer_state.scalar(_number(archive, state["mu_product"]))
+    return found
+
+
+def _reader(archive: TorchArchive, tensor: TensorRef) -> optimizer_state.Read:
+    return lambda: archive.read(tensor)
+
+
+def _number(archive: TorchArchive, value: Any) -> float:
+    if isinstance(value, TensorRef):
+        if value.shape != ():
+            raise OptimizerDroppedError("a counter is no number")
+        value = float(archive.read(value))
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        raise OptimizerDroppedError("a counter is no number")
+    return float(value)
+
+
+def _options(group: Mapping[str, Any]) -> dict[str, Any]:
+    betas = group.get("betas")
+    values = {"epsilon": group.get("eps"), "amsgrad": group.get("amsgrad")}
+    if isinstance(betas, tuple) and len(betas) == 2:
+        values |= {"beta_1": betas[0], "beta_2": betas[1]}
+    return optimizer_state.option_values(values)
+
+
+def _scaler(stored: Any) -> dict[str, Any] | None:
+    """State of the loss scaler; empty when mixed precision ran without a GPU."""
+    if not stored:
+        return None
+    if not isinstance(stored, dict) or any(
+        isinstance(stored.get(key), bool) or not isinstance(stored.get(key), (int, float)) for key in _SCALER
+    ):
+        raise OptimizerDroppedError("its loss scale is damaged")
+    if not 0.0 < stored["scale"] < math.inf:
+        raise OptimizerDroppedError("its loss scale is impossible")
+    return {key: stored[key] for key in _SCALER}
