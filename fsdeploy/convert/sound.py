@@ -46,7 +46,7 @@ class SoundCopy:
         self._packets = self._read()
         self._waiting: Any = None
         self._from = -math.inf
-        self._until = math.inf
+        self._until = -math.inf
         self._shift = 0.0
 
     def _read(self) -> Iterator[Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -28,8 +29,9 @@ class ReservedFile:
             self._stream: BinaryIO = path.open("w+b", buffering=0)
             self._set_aside(reserve)
         except OSError as error:
-            path.unlink(missing_ok=True)
-            self._reserve_path.unlink(missing_ok=True)
+            with suppress(OSError):
+                path.unlink(missing_ok=True)
+                self._reserve_path.unlink(missing_ok=True)
             raise InputError(f"cannot write {path}: {error.strerror or error}") from error
 
     def _set_aside(self, size: int) -> None:

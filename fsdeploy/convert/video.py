@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from fsdeploy.convert.frame import ColorTags, OutputFullError, Timing
 from fsdeploy.convert.provenance import ISO_SUFFIXES, Mark, append_xmp_box
 from fsdeploy.convert.sound import SoundCopy
-from fsdeploy.convert.sources import SWS_FLAGS, UNSPECIFIED, default_matrix
+from fsdeploy.convert.sources import TO_YUV, UNSPECIFIED, default_matrix
 from fsdeploy.convert.storage import ReservedFile
 from fsdeploy.errors import InputError
 
@@ -214,7 +214,7 @@ class VideoOutput:
             format="yuv420p",
             dst_colorspace=matrix,
             dst_color_range=2 if tags.range == 2 else 1,
-            interpolation=SWS_FLAGS,
+            interpolation=TO_YUV,
         )
         frame.colorspace, frame.color_range = tags.matrix, tags.range
         return frame
