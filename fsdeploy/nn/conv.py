@@ -32,7 +32,7 @@ class _UnevenConv(torch.autograd.Function):
 
     @staticmethod
     def symbolic(g: Any, x: Any, weight: Any, bias: Any, stride: int, groups: int, pads: tuple[int, ...]) -> Any:
-        inputs = (x, weight) if bias.node().mustBeNone() else (x, weight, bias)
+        inputs = (x, weight) if bias is None else (x, weight, bias)
         kernel = weight.type().sizes()[2:]
         return g.op("Conv", *inputs, kernel_shape_i=kernel, strides_i=[stride] * 2, pads_i=pads, group_i=groups)
 
