@@ -51,8 +51,8 @@ def train(**arguments: Any) -> None:
     Examples:
       fsdeploy train -A faces_a -B faces_b -m my_model
       fsdeploy train -A faces_a -B faces_b -m my_model -i 5000 -b 8 --set mixed_precision=true
-      fsdeploy train -A faces_a -B faces_b -m my_model -t dfl-sae --config options.toml
-      fsdeploy train -m my_model -t dfaker --summary
+      fsdeploy train -A faces_a -B faces_b -m my_model -t lightweight --config options.toml
+      fsdeploy train -m my_model -t lightweight --summary
     """
     from fsdeploy.cli.log import show_log
     from fsdeploy.training.command import TrainArguments, print_summary, run_command
