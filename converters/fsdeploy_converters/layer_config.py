@@ -172,3 +172,17 @@ def window(
         return pads, (-(-height // stride[0]), -(-width // stride[1]))
     reach = [(kernel[axis] - 1) * dilation[axis] + 1 for axis in (0, 1)]
     return [0, 0, 0, 0], ((height - reach[0]) // stride[0] + 1, (width - reach[1]) // stride[1] + 1)
+
+
+def one(name: str, output: Shape, **attributes: Any) -> Translation:
+    return Translation((("", Operation(name, attributes)),), output)
+
+
+def broadcast(view: LayerView) -> Shape:
+    """The common shape of all inputs."""
+    if len({len(shape) for shape in view.shapes}) != 1:
+        raise damaged(view.source, f"layer {shown(view.name)} joins the shapes {view.shapes}")
+    output = tuple(max(extents) for extents in zip(*view.shapes, strict=True))
+    if any(n not in (1, output[axis]) for shape in view.shapes for axis, n in enumerate(shape)):
+        raise damaged(view.source, f"layer {shown(view.name)} joins the shapes {view.shapes}")
+    return output

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
 
-from fsdeploy.model.graph.description import Operation
 from fsdeploy_converters import limits
 from fsdeploy_converters.errors import damaged, hostile, shown
-from fsdeploy_converters.keras_graph import Ref
-from fsdeploy_converters.layer_config import Dialect, LayerView, Shape, Translation, same_pads, window
+from fsdeploy_converters.layer_config import Dialect, LayerView, Translation, broadcast, one, same_pads, window
+from fsdeploy_converters.operations import scalar_op, tf_op_lambda
 
 _ACTIVATIONS = {name: name for name in ("linear", "relu", "relu6", "sigmoid", "tanh", "swish", "quick_gelu", "gelu")}
 _ACTIVATIONS |= {name: name for name in ("elu", "selu", "softplus", "softmax", "hard_swish")}
@@ -28,43 +26,39 @@ def activation_of(view: LayerView, value: object) -> str:
     raise view.refuse(f"the activation {shown(value)} is not known")
 
 
-def _one(name: str, output: Shape, **attributes: Any) -> Translation:
-    return Translation((("", Operation(name, attributes)),), output)
-
-
 def activation(view: LayerView) -> Translation:
-    return _one("activation", view.shape, kind=activation_of(view, view.config.get("activation")))
+    return one("activation", view.shape, kind=activation_of(view, view.config.get("activation")))
 
 
 def leaky_relu(view: LayerView) -> Translation:
     """The slope's key changed from `alpha` to `negative_slope`."""
     key = "negative_slope" if "negative_slope" in view.config else "alpha"
-    return _one("leaky_relu", view.shape, slope=view.number(key, 0.3))
+    return one("leaky_relu", view.shape, slope=view.number(key, 0.3))
 
 
 def relu(view: LayerView) -> Translation:
     ceiling = None if view.config.get("max_value") is None else view.number("max_value")
     slope = 0.0 if view.config.get("negative_slope") is None else view.number("negative_slope")
     threshold = 0.0 if view.config.get("threshold") is None else view.number("threshold")
-    return _one("leaky_relu", view.shape, slope=slope, ceiling=ceiling, threshold=threshold)
+    return one("leaky_relu", view.shape, slope=slope, ceiling=ceiling, threshold=threshold)
 
 
 def swish(view: LayerView) -> Translation:
-    return _one("swish", view.shape, beta=view.number("beta", 1.0))
+    return one("swish", view.shape, beta=view.number("beta", 1.0))
 
 
 def quick_gelu(view: LayerView) -> Translation:
-    return _one("activation", view.shape, kind="quick_gelu")
+    return one("activation", view.shape, kind="quick_gelu")
 
 
 def softmax(view: LayerView) -> Translation:
     view.require_last_axis()
-    return _one("activation", view.shape, kind="softmax")
+    return one("activation", view.shape, kind="softmax")
 
 
 def flatten(view: LayerView) -> Translation:
     view.require_channels_last()
-    return _one("flatten", (math.prod(view.shape),), order="hwc")
+    return one("flatten", (math.prod(view.shape),), order="hwc")
 
 
 def reshape(view: LayerView) -> Translation:
@@ -78,7 +72,7 @@ def reshape(view: LayerView) -> Translation:
         target[target.index(-1)] = total // rest if rest > 0 else 0
     if math.prod(target) != total or any(n < 1 for n in target):
         raise hostile(view.source, f"layer {shown(view.name)} would reshape {view.shape} to {shown(value)}")
-    return _one("reshape", tuple(target), shape=target, order="hwc")
+    return one("reshape", tuple(target), shape=target, order="hwc")
 
 
 def pixel_shuffler(view: LayerView) -> Translation:
@@ -89,7 +83,7 @@ def pixel_shuffler(view: LayerView) -> Translation:
     if rows != columns or channels % (rows * rows):
         raise damaged(view.source, f"layer {shown(view.name)} cannot spread {channels} channels by {rows} x {columns}")
     output = (height * rows, width * rows, channels // (rows * rows))
-    return _one("pixel_shuffle", output, factor=rows, source=[channels, height, width], order="dcr")
+    return one("pixel_shuffle", output, factor=rows, source=[channels, height, width], order="dcr")
 
 
 def reflection_padding(view: LayerView) -> Translation:
@@ -100,7 +94,7 @@ def reflection_padding(view: LayerView) -> Translation:
     if max(pads[:2]) >= height or max(pads[2:]) >= width:
         raise damaged(view.source, f"layer {shown(view.name)} mirrors more than the image has")
     output = (height + pads[0] + pads[1], width + pads[2] + pads[3], channels)
-    return _one("pad", output, pad=pads, mode="reflect")
+    return one("pad", output, pad=pads, mode="reflect")
 
 
 def _four(view: LayerView, key: str) -> list[int]:
@@ -118,14 +112,14 @@ def _four(view: LayerView, key: str) -> list[int]:
 def zero_padding(view: LayerView) -> Translation:
     height, width, channels = view.image()
     top, bottom, left, right = pads = _four(view, "padding")
-    return _one("pad", view.checked((height + top + bottom, width + left + right, channels)), pad=pads, mode="zeros")
+    return one("pad", view.checked((height + top + bottom, width + left + right, channels)), pad=pads, mode="zeros")
 
 
 def cropping(view: LayerView) -> Translation:
     height, width, channels = view.image()
     top, bottom, left, right = _four(view, "cropping")
     output = view.checked((height - top - bottom, width - left - right, channels))
-    return _one("crop", output, top=top, left=left, height=output[0], width=output[1])
+    return one("crop", output, top=top, left=left, height=output[0], width=output[1])
 
 
 def pooling(view: LayerView) -> Translation:
@@ -136,13 +130,13 @@ def pooling(view: LayerView) -> Translation:
     pads, places = window(view, size, stride)
     kind = "max" if view.class_name.startswith("Max") else "mean"
     output = view.checked((*places, view.shape[2]))
-    return _one("pool", output, kind=kind, size=list(size), stride=list(stride), pad=pads)
+    return one("pool", output, kind=kind, size=list(size), stride=list(stride), pad=pads)
 
 
 def global_pooling(view: LayerView) -> Translation:
     channels, keep = view.image()[2], view.flag("keepdims", False)
     kind = {"A": "mean", "X": "max", "I": "min", "S": "deviation"}[_pool_letter(view.class_name)]
-    return _one("global_pool", (1, 1, channels) if keep else (channels,), kind=kind, keep=keep)
+    return one("global_pool", (1, 1, channels) if keep else (channels,), kind=kind, keep=keep)
 
 
 def _pool_letter(class_name: str) -> str:
@@ -159,7 +153,7 @@ def up_sampling(view: LayerView) -> Translation:
     size = [height * rows, width * columns]
     mode = ("corner" if view.dialect is Dialect.KERAS1 else "half_pixel") if bilinear else "nearest"
     output = view.checked((size[0], size[1], channels))
-    return _one("resize", output, source=[height, width], size=size, mode=mode)
+    return one("resize", output, source=[height, width], size=size, mode=mode)
 
 
 def resize_images(view: LayerView) -> Translation:
@@ -174,7 +168,7 @@ def resize_images(view: LayerView) -> Translation:
     size = [round(height * factor), round(width * factor)]
     output = view.checked((size[0], size[1], channels))
     mode = "nearest" if nearest else "half_pixel"
-    return _one("resize", output, source=[height, width], size=size, mode=mode)
+    return one("resize", output, source=[height, width], size=size, mode=mode)
 
 
 _JOINS = {
@@ -188,17 +182,7 @@ def join(view: LayerView) -> Translation:
     output = broadcast(view)
     if len(view.shapes) < 2 or (view.class_name == "Subtract" and len(view.shapes) != 2):
         raise damaged(view.source, f"layer {shown(view.name)} joins {len(view.shapes)} inputs")
-    return _one("join", output, kind=_JOINS[view.class_name])
-
-
-def broadcast(view: LayerView) -> Shape:
-    """The common shape of all inputs."""
-    if len({len(shape) for shape in view.shapes}) != 1:
-        raise damaged(view.source, f"layer {shown(view.name)} joins the shapes {view.shapes}")
-    output = tuple(max(extents) for extents in zip(*view.shapes, strict=True))
-    if any(n not in (1, output[axis]) for shape in view.shapes for axis, n in enumerate(shape)):
-        raise damaged(view.source, f"layer {shown(view.name)} joins the shapes {view.shapes}")
-    return output
+    return one("join", output, kind=_JOINS[view.class_name])
 
 
 def concatenate(view: LayerView) -> Translation:
@@ -209,7 +193,7 @@ def concatenate(view: LayerView) -> Translation:
     if axis < 0 or len(rests) != 1 or any(len(shape) != rank for shape in view.shapes):
         raise damaged(view.source, f"layer {shown(view.name)} joins the shapes {view.shapes}")
     output = (*view.shape[:axis], sum(shape[axis] for shape in view.shapes), *view.shape[axis + 1 :])
-    return _one("concat", view.checked(output), axis=torch_axis(axis, rank))
+    return one("concat", view.checked(output), axis=torch_axis(axis, rank))
 
 
 def torch_axis(axis: int, rank: int) -> int:
@@ -226,7 +210,7 @@ def dot(view: LayerView) -> Translation:
     first, second = view.shapes
     if first[-1] != second[-1]:
         raise damaged(view.source, f"layer {shown(view.name)} multiplies {first} by {second}")
-    return _one("dot", (*first[:-1], *second[:-1]) or (1,))
+    return one("dot", (*first[:-1], *second[:-1]) or (1,))
 
 
 def adaptive_instance_normalization(view: LayerView) -> Translation:
@@ -234,18 +218,18 @@ def adaptive_instance_normalization(view: LayerView) -> Translation:
     channels = view.image()[2]
     if len(view.shapes) != 3 or any(shape not in ((1, 1, channels), (channels,)) for shape in view.shapes[1:]):
         raise damaged(view.source, f"layer {shown(view.name)} normalises the shapes {view.shapes}")
-    return _one("adaptive_norm", view.shape, eps=view.number("epsilon", 1e-3))
+    return one("adaptive_norm", view.shape, eps=view.number("epsilon", 1e-3))
 
 
 def l2_normalize(view: LayerView) -> Translation:
     rank = len(view.shape)
     axis = view.integer("axis", rank, -1, least=-rank)
-    return _one("unit_length", view.shape, axis=torch_axis(axis - 1 if axis > 0 else rank + axis, rank))
+    return one("unit_length", view.shape, axis=torch_axis(axis - 1 if axis > 0 else rank + axis, rank))
 
 
 def rescaling(view: LayerView) -> Translation:
     scale = view.numbers("scale", view.config.get("scale", 1.0))
-    return _one("affine", view.shape, scale=scale, offset=view.numbers("offset", view.config.get("offset", 0.0)))
+    return one("affine", view.shape, scale=scale, offset=view.numbers("offset", view.config.get("offset", 0.0)))
 
 
 def dropout(view: LayerView) -> Translation:
@@ -258,121 +242,25 @@ def dropout(view: LayerView) -> Translation:
         isinstance(together, list) and together[1:] == [1] * len(view.shape)
     )
     unit = "channels" if view.class_name == "SpatialDropout2D" else "samples" if samples else "elements"
-    return _one("dropout", view.shape, rate=rate, unit=unit)
+    return one("dropout", view.shape, rate=rate, unit=unit)
 
 
 def noise(view: LayerView) -> Translation:
-    return _one("noise", view.shape, deviation=view.number("stddev", 1.0))
+    return one("noise", view.shape, deviation=view.number("stddev", 1.0))
+
+
+KNOWN_CODE = "keras.applications.inception_resnet_v2"
+"""Module of the one function that real files carry as code."""
 
 
 def scaled_sum(view: LayerView) -> Translation:
     """x0 + scale * x1: the one function that real files carry as code. The code itself is never looked at."""
     arguments = view.config.get("arguments") if view.class_name == "Lambda" else view.config
-    module = str(view.config.get("module", ""))
-    known = view.class_name != "Lambda" or module.endswith("keras.applications.inception_resnet_v2")
-    if not known or not isinstance(arguments, dict) or len(view.shapes) != 2 or len(set(view.shapes)) != 1:
+    if not isinstance(arguments, dict) or len(view.shapes) != 2 or len(set(view.shapes)) != 1:
         raise hostile(view.source, f"layer {shown(view.name)} carries program code")
     if view.class_name == "Lambda" and set(arguments) != {"scale"}:
         raise hostile(view.source, f"layer {shown(view.name)} carries program code")
-    return _one("join", view.shape, kind="scaled_add", scale=view.finite("scale", arguments.get("scale")))
-
-
-def scalar(view: LayerView, kind: str, value: object, reversed_order: bool = False) -> Translation:
-    """x op constant, or constant op x."""
-    number = view.numbers("constant", value)
-    values = number if isinstance(number, list) else [number]
-    if kind == "multiply":
-        scale, offset = values, [0.0]
-    elif kind == "divide" and not reversed_order and all(values):
-        scale, offset = [1.0 / v for v in values], [0.0]
-    elif kind == "add":
-        scale, offset = [1.0], values
-    elif kind == "subtract":
-        scale, offset = ([-1.0], values) if reversed_order else ([1.0], [-v for v in values])
-    else:
-        raise view.refuse(f"{kind} by {shown(value)}")
-    ends = [entry[0] if len(entry) == 1 else entry for entry in (scale, offset)]
-    return _one("affine", view.shape, scale=ends[0], offset=ends[1])
-
-
-_SCALAR_NAMES = {
-    "multiply": "multiply", "mul": "multiply", "truediv": "divide", "divide": "divide", "true_divide": "divide",
-    "add": "add", "subtract": "subtract", "sub": "subtract",
-}  # fmt: skip
-
-
-def tf_op_lambda(view: LayerView) -> Translation:
-    """Only arithmetic with one finite constant."""
-    kind = {"math.multiply": "multiply", "math.subtract": "subtract", "__operators__.add": "add"}.get(
-        str(view.config.get("function"))
-    )
-    constants = {key: value for key, value in view.constants.items() if key != "name"}
-    if kind is None or set(constants) != {"y"} or len(view.shapes) != 1:
-        raise hostile(view.source, f"layer {shown(view.name)} calls {shown(view.config.get('function'))}")
-    return scalar(view, kind, constants["y"])
-
-
-def scalar_op(view: LayerView) -> Translation:
-    """A constant that an upgrade put into a layer of its own."""
-    kinds = [value for value in view.config.values() if isinstance(value, str) and value in _SCALAR_NAMES]
-    values = [
-        value
-        for key, value in view.config.items()
-        if key not in ("name", "dtype", "trainable") and not isinstance(value, bool)
-        if isinstance(value, (int, float, list))
-    ]
-    if len(kinds) != 1 or len(values) != 1:
-        raise view.refuse("an operation that is not x op constant")
-    return scalar(view, _SCALAR_NAMES[kinds[0]], values[0])
-
-
-def bare_operation(view: LayerView) -> Translation:
-    """An operation that stands in a Keras 3 graph without being a layer."""
-    if view.class_name == "GetItem":
-        return get_item(view)
-    kind = _SCALAR_NAMES.get(view.class_name.lower())
-    if kind is None:
-        raise view.refuse("an operation that is not known")
-    operands = list(view.arguments) or [None, None]
-    if len(operands) == 2 and all(isinstance(operand, Ref) for operand in operands):
-        if kind == "divide":
-            raise view.refuse("a quotient of two tensors")
-        return _one("join", broadcast(view), kind=kind)
-    constants = [operand for operand in operands if not isinstance(operand, Ref)]
-    constants += [value for key, value in view.constants.items() if key in ("x1", "x2", "x", "y")]
-    constants = [value for value in constants if value is not None]
-    if len(constants) != 1 or len(view.shapes) != 1:
-        raise view.refuse("an operation with other than one tensor and one number")
-    first = "x1" in view.constants or not isinstance(operands[0], (Ref, type(None)))
-    return scalar(view, kind, constants[0], reversed_order=first)
-
-
-def get_item(view: LayerView) -> Translation:
-    """Integers and plain slices; the batch stays whole."""
-    items = view.arguments[1] if len(view.arguments) > 1 else view.constants.get("key")
-    items = list(items) if isinstance(items, list) else [items]
-    if len(view.shape) == 3 or not 1 <= len(items) <= len(view.shape) + 1 or not _whole(items[0]):
-        raise view.refuse("indexing of an image or of the batch")
-    output, given = [], [_plain(view, items[0], 1)]
-    for axis, extent in enumerate(view.shape):
-        item = items[axis + 1] if axis + 1 < len(items) else ("slice", None, None, None)
-        given.append(_plain(view, item, extent))
-        if isinstance(item, tuple):
-            output.append(len(range(*slice(*item[1:]).indices(extent))))
-    return _one("select", view.checked(tuple(output)), items=given)
-
-
-def _whole(item: object) -> bool:
-    return isinstance(item, tuple) and item[1] in (None, 0) and item[2:] in ((None, None), (None, 1))
-
-
-def _plain(view: LayerView, item: object, extent: int) -> int | list[int | None]:
-    if type(item) is int and -extent <= item < extent:
-        return item
-    bounds = item[1:] if isinstance(item, tuple) else (0.5,)
-    if all(n is None or (type(n) is int and abs(n) <= 1 << 20) for n in bounds) and (bounds[2] or 1) > 0:
-        return list(bounds)
-    raise view.refuse(f"the index {shown(item)}")
+    return one("join", view.shape, kind="scaled_add", scale=view.finite("scale", arguments.get("scale")))
 
 
 PLAIN: dict[str, Callable[[LayerView], Translation]] = {

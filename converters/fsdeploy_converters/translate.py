@@ -12,9 +12,10 @@ from fsdeploy_converters.errors import damaged, hostile, shown, unsupported
 from fsdeploy_converters.fold import Order, fold_layouts
 from fsdeploy_converters.keras_graph import KerasLayer, KerasNet, Ref
 from fsdeploy_converters.layer_config import Dialect, LayerView, Shape, Translation
-from fsdeploy_converters.layers_plain import PLAIN, bare_operation
+from fsdeploy_converters.layers_plain import KNOWN_CODE, PLAIN
 from fsdeploy_converters.layers_weighted import WEIGHTED
 from fsdeploy_converters.layout import Layout
+from fsdeploy_converters.operations import bare_operation
 
 _TRANSLATORS = {**PLAIN, **WEIGHTED}
 
@@ -119,6 +120,8 @@ class _NetTranslator:
     def build(self, path: tuple[str, ...], target: str, given: tuple[Shape, ...] | None) -> _Built:
         """Translate; `given` are the shapes that a call brings, None at the top."""
         self._path, self._target = path, target
+        for layer in self._net.layers.values():
+            self._check_class(layer)
         for position, ref in enumerate(self._net.inputs):
             self._add_input(ref, given[position] if given is not None and position < len(given) else None)
         inputs = len(self._net.inputs)
@@ -126,6 +129,7 @@ class _NetTranslator:
             raise damaged(self._source, f"{shown(self._net.name)} is given {len(given or ())} inputs, needs {inputs}")
         for ref in self._net.outputs:
             self._run_order(ref)
+        self._check_all_reached()
         outputs = tuple(self._value(ref) for ref in self._net.outputs)
         slots = [slot for name in self._net.layers for slot in self._slots.get(name, [])]
         shapes = [tuple(torch_shape(shape)) for shape in self._shapes[:inputs]]
@@ -137,6 +141,22 @@ class _NetTranslator:
         net, layouts = fold_layouts(net, self._shapes)
         slots = [_refold(slot, target, layouts) for slot in slots]
         return _Built(net, tuple(self._shapes[value] for value in outputs), tuple(slots))
+
+    def _check_class(self, layer: KerasLayer) -> None:
+        """Before anything is built: only known classes, and code only in the one form that is known."""
+        known = layer.net is not None or layer.bare or layer.class_name == "InputLayer"
+        if not known and layer.class_name not in _TRANSLATORS:
+            raise unsupported(self._source, f"{shown(layer.name)} has the unknown class {shown(layer.class_name)}")
+        if layer.class_name == "Lambda" and not str(layer.config.get("module", "")).endswith(KNOWN_CODE):
+            raise hostile(self._source, f"layer {shown(layer.name)} carries program code")
+
+    def _check_all_reached(self) -> None:
+        """A saved graph holds what its outputs need and nothing else."""
+        for layer in self._net.layers.values():
+            calls = 1 if layer.class_name == "InputLayer" else max(len(layer.calls), 1)
+            for call in range(calls):
+                if (layer.name, call, 0) not in self._values:
+                    raise damaged(self._source, f"layer {shown(layer.name)} is connected to no output")
 
     def _add_input(self, ref: Ref, given: Shape | None) -> None:
         layer = self._net.layer_of(ref, self._source)
@@ -250,11 +270,7 @@ class _NetTranslator:
             call.arguments,
             self._recorded.get((ref.layer, ref.call)),
         )
-        translator = bare_operation if layer.bare else _TRANSLATORS.get(layer.class_name)
-        if translator is None:
-            raise unsupported(
-                self._source, f"layer {shown(layer.name)} has the unknown class {shown(layer.class_name)}"
-            )
+        translator = bare_operation if layer.bare else _TRANSLATORS[layer.class_name]
         return translator(view)
 
     def _slots_of(self, layer: KerasLayer, translation: Translation, names: list[str]) -> list[Slot]:
