@@ -22,7 +22,7 @@ def missing_bytes(path: Path) -> int:
             if head[:4] == _EBML:
                 return max(0, _matroska_end(stream) - size)
             if head[:4] == b"RIFF":
-                return max(0, 8 + struct.unpack("<I", head[4:8])[0] - size)
+                return max(0, 8 + int(struct.unpack("<I", head[4:8])[0]) - size)
             if head[4:8] in (b"ftyp", b"moov", b"mdat", b"free", b"wide", b"skip"):
                 return max(0, _boxes_end(stream, size) - size)
     except (OSError, struct.error):

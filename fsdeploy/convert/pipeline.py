@@ -27,7 +27,7 @@ from fsdeploy.convert.plugin import Writer
 from fsdeploy.convert.provenance import Mark
 from fsdeploy.convert.report import Report
 from fsdeploy.convert.sources import FrameSource
-from fsdeploy.convert.swap import Blended, CroppedFace, Look, Model, blend_faces, crop_faces
+from fsdeploy.convert.swap import Alignment, Blended, CroppedFace, Look, Model, align_records, blend_faces, crop_faces
 from fsdeploy.errors import CheckFailedError, FsdeployError
 from fsdeploy.faces.records import FaceRecord
 
@@ -35,6 +35,8 @@ logger = logging.getLogger(__name__)
 
 INTERRUPTED = "interrupted"
 """What a report says when its conversion was stopped from outside."""
+_ALIGN_BLOCK = 64
+"""Frames whose faces are aligned together."""
 _IDLE_S = 0.02
 """A batch is closed when no further face came for this long."""
 
@@ -77,6 +79,7 @@ class _Item:
     place: int
     frame: Frame
     records: Sequence[FaceRecord] = ()
+    alignments: Sequence[Alignment] = ()
     crops: list[CroppedFace] = field(default_factory=list)
 
 
@@ -122,6 +125,30 @@ def convert(
     return _Run(job, report or Report(), on_progress, stop or threading.Event()).run()
 
 
+class _Alignments:
+    """Alignments of the faces to come, solved a block of frames at a time: the solver's cost hardly depends on how many."""
+
+    def __init__(self, faces: FaceIndex) -> None:
+        self._faces = faces
+        self._keys = list(faces.frames)
+        self._places = {key: place for place, key in enumerate(self._keys)}
+        self._known: dict[str, list[Alignment]] = {}
+
+    def of(self, frame: Frame) -> list[Alignment]:
+        """Alignments of a frame's faces, in their order."""
+        key = self._faces.find(frame)
+        if key is None:
+            return []
+        if key not in self._known:
+            self._solve(self._places[key])
+        return self._known.pop(key)
+
+    def _solve(self, first: int) -> None:
+        block = self._keys[first : first + _ALIGN_BLOCK]
+        flat = iter(align_records([face for key in block for face in self._faces.frames[key]]))
+        self._known = {key: [next(flat) for _ in self._faces.frames[key]] for key in block}
+
+
 class _Run:
     """The threads and queues of one conversion."""
 
@@ -129,6 +156,7 @@ class _Run:
         self, job: Conversion, report: Report, on_progress: Callable[[Report], None] | None, stop: threading.Event
     ) -> None:
         self.job, self.report, self.on_progress, self.stop = job, report, on_progress, stop
+        self.alignments = _Alignments(job.faces)
         self.over = threading.Event()
         """Nobody waits for frames any more."""
         info = job.source.info
@@ -217,6 +245,8 @@ class _Run:
     def _with_faces(self, item: _Item) -> None:
         try:
             item.records = self.job.faces.faces(item.frame)
+            with self.report.timed("align"):
+                item.alignments = self.alignments.of(item.frame)
         except FsdeployError as error:
             self._submit(self._unchanged, item, Status.FAILED, str(error))
             return
@@ -247,7 +277,7 @@ class _Run:
             try:
                 assert item.frame.image is not None
                 with self.report.timed("crop"):
-                    item.crops = crop_faces(item.frame.image, item.records, self.job.model)
+                    item.crops = crop_faces(item.frame.image, item.records, self.job.model, item.alignments)
             except Exception as error:
                 self._submit(self._unchanged, item, Status.FAILED, _reason(error))
                 continue

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from fsdeploy.convert.frame import Patch
 from fsdeploy.convert.plugin import ColorPlugin, Float, MaskEdge, MaskInput, MaskSource, ScalingPlugin
 from fsdeploy.errors import InputError
-from fsdeploy.faces.aligned import AlignedFace, align_many
+from fsdeploy.faces.aligned import AlignedFace, align_each
 from fsdeploy.faces.geometry import Centering
 from fsdeploy.faces.landmarks import to_68
 from fsdeploy.faces.records import FaceRecord
@@ -93,16 +93,38 @@ class Blended:
     """Masks that had to be replaced by another."""
 
 
-def crop_faces(frame: NDArray[np.uint8], records: Sequence[FaceRecord], model: Model) -> list[CroppedFace]:
+Alignment = AlignedFace | InputError
+"""A face's alignment, or why it has none."""
+
+
+def align_records(records: Sequence[FaceRecord]) -> list[Alignment]:
+    """Align faces, of one frame or of many, in one batched solve. A bad face costs only itself."""
+    return align_each([np.asarray(to_68(record.landmarks), np.float64) for record in records])
+
+
+def crop_faces(
+    frame: NDArray[np.uint8],
+    records: Sequence[FaceRecord],
+    model: Model,
+    alignments: Sequence[Alignment] | None = None,
+) -> list[CroppedFace]:
     """Cut every face of a frame as training saw it: one warp at the larger size, averaged down to the smaller.
+
+    Args:
+        alignments: of the records, where they are known already.
 
     Raises:
         InputError: landmarks that no face can have (all on one point, or not finite).
     """
-    if not records:
-        return []
-    points = [np.asarray(to_68(record.landmarks), np.float64) for record in records]
-    return [_crop(frame, record, aligned, model) for record, aligned in zip(records, align_many(points), strict=True)]
+    found = align_records(records) if alignments is None else alignments
+    for alignment in found:
+        if isinstance(alignment, InputError):
+            raise alignment
+    return [
+        _crop(frame, record, aligned, model)
+        for record, aligned in zip(records, found, strict=True)
+        if isinstance(aligned, AlignedFace)
+    ]
 
 
 def _crop(frame: NDArray[np.uint8], record: FaceRecord, aligned: AlignedFace, model: Model) -> CroppedFace:

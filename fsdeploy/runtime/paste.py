@@ -91,12 +91,11 @@ def paste_patch(frame: Pixels, patch: Pixels, alpha: NDArray[np.float32], matrix
     if warped is None:
         return None
     x, y, colour, opacity = warped
-    top = float(np.iinfo(frame.dtype).max)
     region = frame[y : y + opacity.shape[0], x : x + opacity.shape[1]]
-    blended = region * (1.0 - opacity[..., None])
-    blended += colour * top
-    np.rint(blended, out=blended)
-    region[...] = np.clip(blended, 0.0, top, out=blended)
+    # OpenCV's arithmetic: a third of numpy's time, and it rounds and saturates as it converts.
+    behind = cv2.multiply(region, cv2.merge([1.0 - opacity] * 3), dtype=cv2.CV_32F)
+    depth, top = (cv2.CV_16U, 65535.0) if frame.dtype == np.uint16 else (cv2.CV_8U, 255.0)
+    region[...] = cv2.addWeighted(behind, 1.0, colour, top, 0.0, dtype=depth)
     return Pasted(x, y, opacity)
 
 
@@ -113,25 +112,42 @@ def _warp_visible(
     x1, y1 = np.clip(np.ceil(corners.max(axis=0)).astype(int) + 1, 0, (width, height))
     if x1 <= x0 or y1 <= y0:
         return None
-    size = patch.shape[0]
-    premultiplied = np.empty((size, size, 4), np.float32)
-    premultiplied[..., 3] = alpha
-    np.multiply(patch, alpha[..., None], out=premultiplied[..., :3])
-    scale = scale_of(matrix)
-    if scale > 1.25:
-        small = max(1, round(size / scale))
-        premultiplied = np.asarray(cv2.resize(premultiplied, (small, small), interpolation=cv2.INTER_AREA), np.float32)
-        matrix = resized_matrix(matrix, size, small)
-    shifted = matrix.copy()
-    shifted[:, 2] += matrix[:, :2] @ np.array([x0, y0], np.float64)
-    flags = cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP
+    premultiplied, matrix = _prepared(patch, alpha, matrix, (columns[0], rows[0], columns[-1], rows[-1]))
+    matrix[:, 2] += matrix[:, :2] @ np.array([x0, y0], np.float64)
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
     region = (int(x1 - x0), int(y1 - y0))
-    warped = cv2.warpAffine(premultiplied, shifted, region, flags=flags, borderMode=cv2.BORDER_CONSTANT, borderValue=0)
-    # A cubic warp overshoots beside steep edges; colour goes down with the opacity, or flat areas would light up.
-    warped = np.divide(warped, np.maximum(warped[..., 3:], 1.0))
-    opacity = np.asarray(np.clip(warped[..., 3], 0.0, 1.0), np.float32)
-    colour = np.asarray(np.clip(warped[..., :3], 0.0, opacity[..., None]), np.float32)
+    warped = cv2.warpAffine(premultiplied, matrix, region, flags=flags, borderMode=cv2.BORDER_CONSTANT, borderValue=0)
+    opacity = np.asarray(cv2.extractChannel(warped, 3), np.float32)
+    np.clip(opacity, 0.0, 1.0, out=opacity)
+    colour = np.asarray(cv2.cvtColor(warped, cv2.COLOR_BGRA2BGR), np.float32)
+    np.maximum(np.asarray(cv2.min(colour, cv2.merge([opacity] * 3))), 0.0, out=colour)
     return int(x0), int(y0), colour, opacity
+
+
+def _prepared(
+    patch: Pixels, alpha: NDArray[np.float32], matrix: NDArray[np.float64], visible: tuple[int, int, int, int]
+) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
+    """The visible part of a patch, premultiplied (h, w, 4), at the resolution that a linear warp samples well.
+
+    A patch that is shrunk is averaged down to the frame's resolution; any other is doubled by cubic interpolation: linear
+    sampling is then as sharp as a cubic warp and several times quicker.
+    """
+    size, scale = patch.shape[0], scale_of(matrix)
+    left, top = max(0, visible[0] - 4), max(0, visible[1] - 4)
+    right, bottom = min(size, visible[2] + 5), min(size, visible[3] + 5)
+    opacity = np.ascontiguousarray(alpha[top:bottom, left:right], np.float32)
+    colour = np.ascontiguousarray(patch[top:bottom, left:right], np.float32)
+    part = cv2.merge([cv2.multiply(colour, cv2.merge([opacity] * 3)), opacity])
+    fitted = matrix.astype(np.float64, copy=True)
+    fitted[:, 2] -= (left, top)
+    factor = 1.0 / scale if scale > 1.25 else 2.0
+    wide, high = max(1, round((right - left) * factor)), max(1, round((bottom - top) * factor))
+    way = cv2.INTER_AREA if scale > 1.25 else cv2.INTER_CUBIC
+    part = cv2.resize(part, (wide, high), interpolation=way)
+    across, down = wide / (right - left), high / (bottom - top)
+    fitted[0], fitted[1] = fitted[0] * across, fitted[1] * down
+    fitted[:, 2] += ((across - 1.0) / 2.0, (down - 1.0) / 2.0)
+    return np.asarray(part, np.float32), fitted
 
 
 def _to_frame(matrix: NDArray[np.float64], points: NDArray[np.float64]) -> NDArray[np.float64]:
