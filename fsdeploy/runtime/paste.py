@@ -129,8 +129,8 @@ def _prepared(
 ) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
     """The visible part of a patch, premultiplied (h, w, 4), at the resolution that a linear warp samples well.
 
-    A patch that is shrunk is averaged down to the frame's resolution; any other is doubled by cubic interpolation, after
-    which linear samples are as sharp as cubic ones and several times quicker.
+    A patch that is shrunk is averaged down to the frame's resolution. Any other is doubled by cubic interpolation: then
+    linear samples are as sharp as cubic ones, and several times quicker.
     """
     size, scale = patch.shape[0], scale_of(matrix)
     left, top = max(0, visible[0] - 4), max(0, visible[1] - 4)
