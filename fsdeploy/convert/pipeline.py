@@ -126,7 +126,7 @@ def convert(
 
 
 class _Alignments:
-    """Alignments of the faces to come, solved for a block of frames at a time: many cost the solver little more than one."""
+    """Alignments of the faces to come, solved for a block of frames at a time: many cost little more than one."""
 
     def __init__(self, faces: FaceIndex) -> None:
         self._faces = faces
