@@ -34,7 +34,7 @@ _PLACES = {
 @click.option("--batch", default=None, metavar="dynamic|N", help="Faces per run: free, or fixed [dynamic].")
 @click.option("--precision", type=click.Choice(["fp32", "fp16-storage", "fp16", "int8"]), help="Of weights and sums.")
 @click.option("--io", type=click.Choice(["float", "uint8"]), help="onnx: values 0..1, or a frame's own pixels.")
-@click.option("--graph", type=click.Choice(["face", "frame"]), help="onnx: the swap of a crop, or of a whole frame.")
+@click.option("--graph", type=click.Choice(["face", "frame", "frame-matrix"]), help="onnx: a crop's or a frame's swap.")
 @click.option("--size", type=int, help="dfm: edge of the app's crop in pixels [224].")
 @click.option(
     "--crop",

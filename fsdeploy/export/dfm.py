@@ -19,7 +19,8 @@ from fsdeploy.export.graph import BATCH, Port
 from fsdeploy.export.settings import Crop, Mask
 from fsdeploy.export.target import Target
 from fsdeploy.model.info import ModelInfo
-from fsdeploy.runtime.mask import FACE_ELLIPSE, ellipse_mask
+from fsdeploy.runtime.geometry import face_ellipse, frontal_crop
+from fsdeploy.runtime.mask import ellipse_mask
 
 SIZE = 224
 """Default edge of the app's crop."""
@@ -30,13 +31,6 @@ CROPS: dict[str, tuple[float, tuple[float, float]]] = {
     "dfl-whole-face": (2.1314, (0.5099, 0.43)),
 }
 """Side and centre (x, y) of each app's crop in the mean-face frame."""
-
-_TRAINED: dict[str, tuple[float, tuple[float, float]]] = {
-    "legacy": (0.625, (0.5, 0.5)),
-    "face": (0.5, (0.5, 0.351)),
-    "head": (0.375, (0.5, 0.351)),
-}
-"""Centering -> share of the crop that the mean face spans, and the crop's centre for a frontal face."""
 
 
 @dataclass(frozen=True)
@@ -50,8 +44,7 @@ class Window:
 
 def training_crop(info: ModelInfo) -> tuple[float, tuple[float, float]]:
     """Side and centre of the crop that a model was trained on, in the mean-face frame, for a frontal face."""
-    share, (x, y) = _TRAINED[info.centering]
-    return info.coverage / share, (x, y - info.vertical_offset)
+    return frontal_crop(info.centering, info.coverage, info.vertical_offset)
 
 
 def training_window(info: ModelInfo, crop: Crop, size: int) -> Window:
@@ -185,11 +178,9 @@ def _tensor(values: NDArray[np.floating]) -> Tensor:
 def constant_mask(kind: Mask, info: ModelInfo, crop: Crop, window: Window, size: int) -> NDArray[np.float32]:
     """(R, R) mask for a model that has none: an ellipse around the face, or ones; zero outside the window."""
     side, centre = training_crop(info) if crop == "none" else CROPS[crop]
-    (x, y), (half_x, half_y) = FACE_ELLIPSE
     mask = np.ones((size, size), np.float32)
     if kind != "ones":
-        middle = ((x - centre[0]) / side + 0.5, (y - centre[1]) / side + 0.5)
-        mask = ellipse_mask(size, middle, (half_x / side, half_y / side))
+        mask = ellipse_mask(size, *face_ellipse(side, centre))
     edge = 0 if kind == "ones" else 1
     seen = np.zeros((size, size), np.float32)
     rows = slice(max(window.y, edge), max(0, min(window.y + window.edge, size - edge)))

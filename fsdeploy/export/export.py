@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import gc
 import math
+import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,9 @@ from numpy.typing import NDArray
 from fsdeploy.errors import CheckFailedError, InputError
 from fsdeploy.export import parity, readback
 from fsdeploy.export.dfm import dfm_target
-from fsdeploy.export.graph import BATCH, trace
+from fsdeploy.export.frame import FRAME, LANDMARKS, MATRIX, SWAPPED, frame_graph, mask_kind
+from fsdeploy.export.frame_parity import compare_frames
+from fsdeploy.export.graph import BATCH, Graph, Port, trace
 from fsdeploy.export.manifest import manifest_path, manifest_text
 from fsdeploy.export.metadata import describe
 from fsdeploy.export.onnxwriter import set_metadata, write_graph
@@ -94,27 +97,12 @@ def export_model(
         if path.exists() and not force:
             raise InputError(f"{path} exists already: choose another name or pass --force to replace it")
     started = time.monotonic()
-    plugin = load_model(model_dir, predict=True)
-    info = plugin.info()
-    target = build_target(plugin, info, swap_sides, wishes)
-    del plugin
-    graph = trace(target.module, target.examples(), target.inputs, target.outputs, wishes.opset)
-    graph.model.ir_version = readback.ir_for(wishes.opset)
-    precision = wishes.precision or "fp32"
-    metadata = describe(info, target, swap_sides, wishes.opset, graph.model.ir_version, precision)
-    feeds = _feeds(target, wishes.faces, metadata)
-    expected = {kind: [target.expect(feed) for feed in fed] for kind, fed in feeds.items()}
-    graph = apply(graph, precision, feeds.get("faces", []))
-    set_metadata(graph.model, metadata.to_props())
-    borders = (target.inputs, target.outputs)
-    scale = target.scale
+    prepared = _prepare(model_dir, swap_sides, wishes)
     with atomic_path(output, overwrite=force) as temporary:
-        write_graph(graph, temporary)
-        del graph, target
-        gc.collect()  # the torch weights: the checks below load the file's own copy
-        readback.read_back(temporary, wishes.opset, *borders)
-        figures = _compare(temporary, [port.name for port in borders[1]], feeds, expected, scale)
-        _judge(figures, wishes, exact_pixels=scale == 1.0)
+        if wishes.whole_frame:
+            figures, metadata, borders = write_frame(prepared, temporary, wishes)
+        else:
+            figures, metadata, borders = _write(prepared, temporary, wishes), prepared.metadata, prepared.borders
         digest, size = sha256(temporary), temporary.stat().st_size
         text = manifest_text(output.name, digest, size, *borders, figures, metadata)
         write_text(manifest_path(output), text, overwrite=force)
@@ -122,6 +110,70 @@ def export_model(
     return ExportReport(
         output, digest, wishes.opset, metadata.ir_version, size / 1e6, tuple(figures), metadata, seconds
     )
+
+
+@dataclass
+class Prepared:
+    """A traced direction, and what the torch model itself gave for the inputs that the file will be judged on."""
+
+    graph: Graph
+    info: ModelInfo
+    metadata: SwapMetadata
+    borders: tuple[tuple[Port, ...], tuple[Port, ...]]
+    scale: float
+    feeds: dict[str, list[NDArray[Any]]]
+    expected: dict[str, list[list[NDArray[Any]]]]
+
+
+def _prepare(model_dir: Path, swap_sides: bool, wishes: ExportSettings) -> Prepared:
+    plugin = load_model(model_dir, predict=True)
+    info = plugin.info()
+    target = build_target(plugin, info, swap_sides, wishes)
+    graph = trace(target.module, target.examples(), target.inputs, target.outputs, wishes.opset)
+    graph.model.ir_version = readback.ir_for(wishes.opset)
+    precision = wishes.precision or "fp32"
+    metadata = describe(info, target, swap_sides, wishes.opset, graph.model.ir_version, precision)
+    feeds = _feeds(target, wishes.faces, metadata)
+    expected = {kind: [target.expect(feed) for feed in fed] for kind, fed in feeds.items()}
+    graph = apply(graph, precision, feeds.get("faces", []))
+    return Prepared(graph, info, metadata, (target.inputs, target.outputs), target.scale, feeds, expected)
+
+
+def _write(prepared: Prepared, path: Path, wishes: ExportSettings) -> list[Parity]:
+    """Write the file, read it back, compare it. Releases the weights of `prepared` on the way."""
+    set_metadata(prepared.graph.model, prepared.metadata.to_props())
+    write_graph(prepared.graph, path)
+    prepared.graph.weights = {}
+    gc.collect()  # the torch weights too: the checks below load the file's own copy
+    readback.read_back(path, wishes.opset, *prepared.borders)
+    names = [port.name for port in prepared.borders[1]]
+    figures = _compare(path, names, prepared.feeds, prepared.expected, prepared.scale)
+    _judge(figures, wishes, exact_pixels=prepared.scale == 1.0)
+    return figures
+
+
+def write_frame(
+    prepared: Prepared, path: Path, wishes: ExportSettings
+) -> tuple[list[Parity], SwapMetadata, tuple[tuple[Port, ...], tuple[Port, ...]]]:
+    """Write a whole-frame graph: the face graph is proven first, then the frame graph against the numpy paste."""
+    from_matrix = wishes.graph == "frame-matrix"
+    kind = mask_kind(prepared.info, wishes.mask, from_matrix)
+    points = MATRIX if from_matrix else LANDMARKS
+    whole = frame_graph(prepared.graph, prepared.info, kind, from_matrix)
+    extra = {**prepared.metadata.extra, "format": "frame", "io": "uint8", "mask": kind, "points": points.name}
+    metadata = replace(
+        prepared.metadata, extra=extra, color_order="bgr", layout="NHWC", value_range=(0.0, 255.0)
+    )  # fmt: skip
+    set_metadata(whole.model, metadata.to_props())
+    write_graph(whole, path)
+    del whole
+    borders = ((FRAME, points), (SWAPPED,))
+    readback.read_back(path, wishes.opset, *borders)
+    with tempfile.TemporaryDirectory() as folder:
+        face = Path(folder) / "face.onnx"
+        figures = _write(prepared, face, wishes)
+        figures.append(compare_frames(path, face, kind))
+    return figures, metadata, borders
 
 
 def build_target(plugin: ModelBase, info: ModelInfo, swap_sides: bool, wishes: ExportSettings) -> Target:

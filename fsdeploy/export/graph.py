@@ -134,15 +134,16 @@ def _finish(
     """Declare shapes in numbers, and drop whatever depends on the machine or the moment."""
     graph = model.graph
     del graph.input[:], graph.output[:], graph.value_info[:], model.metadata_props[:]
-    graph.input.extend(_declare(port) for port in inputs)
-    graph.output.extend(_declare(port) for port in outputs)
+    graph.input.extend(declare(port) for port in inputs)
+    graph.output.extend(declare(port) for port in outputs)
     graph.name = "swap"
     for message, name in ((graph, "doc_string"), (model, "doc_string"), (model, "domain"), (model, "model_version")):
         message.ClearField(name)
     model.producer_name, model.producer_version = "fsdeploy", __version__
 
 
-def _declare(port: Port) -> onnx.ValueInfoProto:
+def declare(port: Port) -> onnx.ValueInfoProto:
+    """A graph's border as ONNX declares it."""
     kind = {"float32": onnx.TensorProto.FLOAT, "uint8": onnx.TensorProto.UINT8}[port.dtype]
     return helper.make_tensor_value_info(port.name, kind, list(port.shape))
 

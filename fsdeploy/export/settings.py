@@ -11,7 +11,7 @@ from fsdeploy.errors import InputError
 Format = Literal["onnx", "dfm", "triton"]
 Precision = Literal["fp32", "fp16-storage", "fp16", "int8"]
 Io = Literal["float", "uint8"]
-GraphKind = Literal["face", "frame"]
+GraphKind = Literal["face", "frame", "frame-matrix"]
 Crop = Literal["none", "facefusion", "deepfacelive", "dfl-whole-face"]
 Mask = Literal["auto", "learned", "hull", "ellipse", "ones"]
 
@@ -65,7 +65,7 @@ class ExportSettings:
         self._check_pairs()
 
     def _check_pairs(self) -> None:
-        if self.graph == "frame":
+        if self.whole_frame:
             if self.opset < 16:
                 raise InputError("--graph frame needs --opset 16 or newer: GridSample came with 16")
             for name in ("io", "batch"):
@@ -87,6 +87,11 @@ class ExportSettings:
             raise InputError("--mask hull is not for --format dfm: the apps give the file no landmarks")
         if self.size is not None and (not 64 <= self.size <= 1024 or self.size % 16):
             raise InputError(f"--size must be a multiple of 16 in 64..1024 (224 or more is best), got {self.size}")
+
+    @property
+    def whole_frame(self) -> bool:
+        """True for a graph that takes and gives whole frames."""
+        return self.graph in ("frame", "frame-matrix")
 
     @property
     def least_psnr(self) -> float:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from fsdeploy.errors import InputError
 from fsdeploy.faces.aligned import AlignedFace
 from fsdeploy.faces.geometry import PADDING, Centering
+from fsdeploy.runtime.mask import FACE_ELLIPSE
 from fsdeploy.runtime.metadata import SwapMetadata
 
 Matrix = NDArray[np.float64]
@@ -34,20 +35,43 @@ class FaceGeometry:
         matrix[:, 2] += size / 2 - np.asarray(crop["center"]) * scale
         return matrix
 
+    def ellipse(self) -> tuple[Pair, Pair]:
+        """Centre and half axes of a face as shares of the crop's edge."""
+        crop = self.metadata.extra.get("crop")
+        if crop is not None:
+            return face_ellipse(crop["side"], tuple(crop["center"]))
+        meta = self.metadata
+        return face_ellipse(*frontal_crop(meta.centering, meta.coverage, meta.vertical_offset))
+
     def landmarks_in(self, size: int) -> NDArray[np.float64]:
         """(68, 2) landmarks in crop pixels."""
         matrix = self.matrix(size)
         points: NDArray[np.float64] = np.asarray(self.aligned.landmarks, np.float64) @ matrix[:, :2].T + matrix[:, 2]
         return points
 
-    def ellipse(self, center: Pair, half_axes: Pair) -> tuple[Pair, Pair]:
-        """An ellipse of the mean-face frame as shares of the crop's edge (centre, half axes)."""
-        size = 1024
-        crop, base = self.matrix(size), np.asarray(self.aligned.matrix, np.float64)
-        scale = np.sqrt(abs(np.linalg.det(crop[:, :2]) / np.linalg.det(base[:, :2])))
-        point = crop[:, :2] @ np.linalg.solve(base[:, :2], np.asarray(center) - base[:, 2]) + crop[:, 2]
-        x, y = (point + 0.5) / size
-        return (float(x), float(y)), (half_axes[0] * scale / size, half_axes[1] * scale / size)
+
+_FRONTAL: dict[str, tuple[float, Pair]] = {
+    "legacy": (0.625, (0.5, 0.5)),
+    "face": (0.5, (0.5, 0.351)),
+    "head": (0.375, (0.5, 0.351)),
+}
+"""Centering -> share of the crop that the mean face spans, and the crop's centre for a frontal face."""
+
+
+def frontal_crop(centering: str, coverage: float, vertical_offset: float) -> tuple[float, Pair]:
+    """Side and centre (x, y) of a training crop in the mean-face frame, for a frontal face.
+
+    The centre of "face" and "head" crops moves with the head's pose; this is where it lies without any.
+    """
+    share, (x, y) = _FRONTAL[as_centering(centering)]
+    return coverage / share, (x, y - vertical_offset)
+
+
+def face_ellipse(side: float, center: Pair) -> tuple[Pair, Pair]:
+    """Centre and half axes of a face (brow to chin, ear to ear) as shares of a crop of that side and centre."""
+    (x, y), (half_x, half_y) = FACE_ELLIPSE
+    middle = ((x - center[0]) / side + 0.5, (y - center[1]) / side + 0.5)
+    return middle, (half_x / side, half_y / side)
 
 
 def as_centering(name: str) -> Centering:

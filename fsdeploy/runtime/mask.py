@@ -10,39 +10,61 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-FEATHER = 0.06
-"""Share of the patch edge over which a mask fades to zero."""
+FEATHER = 0.03
+"""Width of the soft edge as a share of the patch."""
+THRESHOLD = 0.04
+"""Values this close to 0 or 1 count as 0 or 1."""
+WINDOW = 0.06
+"""Share of the patch over which its own border fades to zero."""
 HULL_DIRECTIONS = 64
 """Directions of the support function that outlines a face: 64 keep the outline within 0.12 % of its radius."""
 FACE_ELLIPSE = ((0.50, 0.41), (0.60, 0.78))
 """Centre and half axes of a face in the mean-face frame: brow to chin, ear to ear."""
 
 
-def feather(mask: NDArray[np.float32], share: float = FEATHER) -> NDArray[np.float32]:
-    """Fade a mask to zero inside its own outline and inside the patch edge.
+def cut(mask: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Values within `THRESHOLD` of 0 become 0, within it of 1 become 1. (S, S) float32."""
+    low = np.where(mask < np.float32(THRESHOLD), np.float32(0), mask)
+    return np.asarray(np.where(low > np.float32(1 - THRESHOLD), np.float32(1), low), np.float32)
 
-    Erodes by the fade's width, then two box blurs spread it back: nothing grows outwards, and the outermost pixels of
-    the patch are exactly 0 whatever the mask (so an all-ones mask gets a soft square edge).
+
+def feather(mask: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Fade a mask inside its own outline, and to exactly zero at the border of the patch. Nothing grows outwards.
+
+    The same soft edge as the convert step's "feather": by the distance to the outline, smoothstep profile.
 
     Args:
         mask: (S, S) float32, 0..1.
-        share: width of the fade as a share of S.
 
     Returns:
         (S, S) float32, 0..1.
     """
-    width = fade_width(mask.shape[0], share)
-    edge = 2 * width + 3  # one pixel more than the blurs spread: the border stays exactly 0
-    kernel = np.ones((edge, edge), np.uint8)
-    inner = cv2.erode(mask, kernel, borderType=cv2.BORDER_CONSTANT, borderValue=(0.0, 0.0, 0.0, 0.0))
-    for radius in (width - width // 2, width // 2):
-        inner = cv2.blur(inner, (2 * radius + 1, 2 * radius + 1))
-    return np.clip(inner, 0.0, 1.0).astype(np.float32)
+    size = mask.shape[0]
+    inside = (mask >= 0.5).astype(np.uint8)
+    # Beyond the patch counts as inside: the window alone fades the patch's border.
+    padded = cv2.copyMakeBorder(inside, 1, 1, 1, 1, cv2.BORDER_REPLICATE)
+    distance = cv2.distanceTransform(padded, cv2.DIST_L2, 5)[1:-1, 1:-1]
+    soft = smoothstep(np.asarray(distance, np.float32) / np.float32(fade_width(size)))
+    return np.asarray(np.minimum(mask, soft) * border_window(size), np.float32)
 
 
-def fade_width(size: int, share: float) -> int:
-    """Half the fade of `feather` in pixels, at least 1."""
-    return max(1, round(size * share / 2))
+def fade_width(size: int) -> float:
+    """Distance in pixels from the outline at which a mask is whole."""
+    return FEATHER * size + 0.5
+
+
+def border_window(size: int) -> NDArray[np.float32]:
+    """(S, S) window: 1 inside, smoothly to exactly 0 on the outermost pixels."""
+    distance = np.minimum(np.arange(size), np.arange(size)[::-1]) / max(2.0, WINDOW * size)
+    side = smoothstep(distance.astype(np.float32))
+    window: NDArray[np.float32] = np.outer(side, side).astype(np.float32)
+    return window
+
+
+def smoothstep(x: NDArray[np.float32]) -> NDArray[np.float32]:
+    """3x^2 - 2x^3 on 0..1, constant outside."""
+    x = np.clip(x, 0.0, 1.0)
+    return np.asarray(x * x * (3.0 - 2.0 * x), np.float32)
 
 
 def hull_mask(points: NDArray[np.floating], size: int) -> NDArray[np.float32]:
@@ -98,10 +120,10 @@ def match_mean(
 
     Args:
         swapped, reference: (S, S, 3) float32, 0..1.
-        mask: (S, S) float32; where it is all zero the picture is only clipped.
+        mask: (S, S) float32; where it is all zero `reference` is returned.
     """
     weight = float(mask.sum())
-    if weight > 0:
-        shift = ((reference - swapped) * mask[..., None]).sum(axis=(0, 1), dtype=np.float64) / weight
-        swapped = swapped + shift.astype(np.float32)
-    return np.clip(swapped, 0.0, 1.0)
+    if weight == 0:
+        return reference.copy()
+    shift = ((reference - swapped) * mask[..., None]).sum(axis=(0, 1), dtype=np.float64) / weight
+    return np.asarray(np.clip(swapped + shift.astype(np.float32), 0.0, 1.0), np.float32)

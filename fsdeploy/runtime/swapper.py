@@ -6,12 +6,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from fsdeploy.errors import InputError
+from fsdeploy.faces.landmarks import MEAN_FACE
 from fsdeploy.runtime.geometry import FaceGeometry, face_geometry
-from fsdeploy.runtime.mask import FACE_ELLIPSE, ellipse_mask, feather, hull_mask, match_mean
+from fsdeploy.runtime.mask import cut, ellipse_mask, feather, hull_mask, match_mean
 from fsdeploy.runtime.metadata import SwapMetadata
 from fsdeploy.runtime.onnxfile import scan
 from fsdeploy.runtime.paste import crop_patch, paste_patch
@@ -20,6 +22,9 @@ from fsdeploy.runtime.session import BoundSession
 
 MaskKind = Literal["auto", "learned", "hull", "ellipse"]
 _ENGINE_BATCHES = (1, 2, 4, 8, 16)
+
+_FRONTAL = np.concatenate([np.full((17, 2), 0.5), MEAN_FACE]) * 32 + 16
+"""Landmarks of a face in a frame of 64 pixels, for warming up."""
 
 Crops = NDArray[np.uint8] | NDArray[np.float32]
 
@@ -97,7 +102,7 @@ class Swapper:
         """Run once per batch size on black faces, so that the first real call does not pay for set-up."""
         for size in batches:
             if self.format == "frame":
-                self._run_frame(np.zeros((64, 64, 3), np.uint8), np.eye(3)[:2] * self.metadata.input_size / 64)
+                self(np.zeros((64, 64, 3), np.uint8), _FRONTAL)
             else:
                 self.swap(np.zeros((size, self.crop_size, self.crop_size, 3), np.uint8))
 
@@ -153,31 +158,33 @@ class Swapper:
         if not len(points):
             return frame.copy()
         if self.format == "frame":
+            takes_matrix = self.metadata.extra.get("points") == "matrix"
             for face in points:
-                frame = self._run_frame(frame, face)
+                wanted = face_geometry(face, self.metadata).matrix(self.metadata.input_size) if takes_matrix else face
+                frame = self._run_frame(frame, wanted)
             return frame
         return self._swap_faces(frame, points)
 
     def _swap_faces(self, frame: NDArray[np.uint8], points: NDArray[np.float64]) -> NDArray[np.uint8]:
-        faces_in = [face_geometry(face, self.metadata) for face in points]
-        crops = np.stack([crop_patch(frame, face.matrix(self.crop_size), self.crop_size) for face in faces_in])
-        faces, masks = self.swap(crops)
+        geometries = [face_geometry(face, self.metadata) for face in points]
+        large = max(self.crop_size, self.face_size)
+        crops = [crop_patch(frame, face.matrix(large), large) for face in geometries]
+        faces, masks = self.swap(np.stack([shrunk(crop, self.crop_size) for crop in crops]))
         finished = frame.copy()
-        for index, geometry in enumerate(faces_in):
-            matrix = geometry.matrix(self.face_size)
-            mask = self._mask_of(geometry, None if masks is None else masks[index])
+        for index, geometry in enumerate(geometries):
+            mask = cut(self._mask_of(geometry, None if masks is None else masks[index]))
             face = faces[index]
             if self._match_color:
-                reference = np.asarray(crop_patch(frame, matrix, self.face_size), np.float32) / np.float32(255)
+                reference = np.asarray(shrunk(crops[index], self.face_size), np.float32) / np.float32(255)
                 face = match_mean(face, reference, mask)
-            paste_patch(finished, np.clip(face, 0, 1), feather(mask), matrix)
+            paste_patch(finished, np.clip(face, 0, 1), feather(mask), geometry.matrix(self.face_size))
         return finished
 
     def _mask_of(self, face: FaceGeometry, learned: NDArray[np.float32] | None) -> NDArray[np.float32]:
         if learned is not None and self._mask in ("auto", "learned"):
             return np.clip(learned, 0.0, 1.0)
         if self._mask == "ellipse":
-            return ellipse_mask(self.face_size, *face.ellipse(*FACE_ELLIPSE))
+            return ellipse_mask(self.face_size, *face.ellipse())
         return hull_mask(face.landmarks_in(self.face_size), self.face_size)
 
     def _run_frame(self, frame: NDArray[np.uint8], face: NDArray[np.float64]) -> NDArray[np.uint8]:
@@ -223,6 +230,13 @@ class Swapper:
         )
         if not fits or array.dtype.type not in types:
             raise InputError(f"{what} must be {wanted} {kinds}, got {array.shape} {array.dtype}")
+
+
+def shrunk(crop: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
+    """A crop (S, S, 3) averaged down to (size, size, 3); itself where it has that size."""
+    if crop.shape[0] == size:
+        return crop
+    return np.asarray(cv2.resize(crop, (size, size), interpolation=cv2.INTER_AREA), np.uint8)
 
 
 def _to_unit(values: NDArray[Any]) -> NDArray[np.float32]:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -94,31 +92,3 @@ def tiny_masked(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def tiny_rgb(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_model(tmp_path_factory.mktemp("models") / "rgb", TinyRgbModel, learn_mask=True)
-
-
-@pytest.fixture
-def landmarks() -> np.ndarray:
-    """68 points of a face 90 px wide, turned by 10 degrees, about (160, 120): the spec's test figure, smaller."""
-    return figure_landmarks(90.0, (160.0, 120.0), 10.0)
-
-
-def figure_landmarks(width: float, centre: tuple[float, float], degrees: float) -> np.ndarray:
-    from fsdeploy.faces.landmarks import MEAN_FACE
-
-    k = np.arange(17) * math.pi / 16
-    jaw = np.stack([0.5 - 0.62 * np.cos(k), 0.2 + np.sin(k)], axis=1)
-    points = np.concatenate([jaw, MEAN_FACE]) - 0.5
-    a = math.radians(degrees)
-    turn = np.array([[math.cos(a), -math.sin(a)], [math.sin(a), math.cos(a)]])
-    return points @ turn.T * width + centre
-
-
-def smooth_frame(height: int = 240, width: int = 320) -> np.ndarray:
-    y, x = np.mgrid[:height, :width]
-    planes = [255 * x / (width - 1), 255 * y / (height - 1), 127.5 + 127.5 * np.sin(x / 40) * np.cos(y / 30)]
-    return np.rint(np.stack(planes, axis=-1)).astype(np.uint8)
-
-
-@pytest.fixture
-def frame() -> np.ndarray:
-    return smooth_frame()

@@ -158,7 +158,7 @@ def test_a_swapper_runs_a_dfm_with_the_apps_crop(tiny_masked: Path, tmp_path: Pa
     assert faces.shape == (2, 224, 224, 3) and masks.shape == (2, 224, 224)
 
 
-def test_points_land_where_the_app_pastes_them(landmarks: np.ndarray) -> None:
+def test_points_land_where_the_app_pastes_them() -> None:
     """An identity model behind the adapter must give the app's own crop back, in place, up to the resizing's blur."""
 
     class Identity(nn.Module):
