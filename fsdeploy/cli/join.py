@@ -16,10 +16,19 @@ _FILE = click.Path(path_type=Path)
 @click.option("-o", "--output", required=True, type=_FILE, help="Video, or folder for image parts.")
 @click.option("--source", type=_FILE, help="Video whose sound is copied; default: the converted input.")
 @click.option("--no-audio", is_flag=True, help="Leave out sound and subtitles.")
+@click.option(
+    "--sign", nargs=2, type=_FILE, metavar="CERT KEY", help="Sign with content credentials (C2PA), PEM files."
+)
 @click.option("--force", is_flag=True, help="Replace an existing output file.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 def join(
-    parts: tuple[Path, ...], output: Path, source: Path | None, no_audio: bool, force: bool, as_json: bool
+    parts: tuple[Path, ...],
+    output: Path,
+    source: Path | None,
+    no_audio: bool,
+    sign: tuple[Path, Path] | None,
+    force: bool,
+    as_json: bool,
 ) -> None:
     """Join the parts of a conversion that was spread with --shard, without encoding anything again.
 
@@ -34,7 +43,16 @@ def join(
 
     if output.is_file() and not force:
         raise InputError(f"{output} exists already: choose another name or pass --force to replace it")
+    signing = None
+    if sign:
+        from fsdeploy.convert.credentials import SigningKey, check_signable
+        from fsdeploy.convert.credentials import sign as sign_file
+
+        check_signable(output)
+        signing = SigningKey.load(*sign)
     report = join_parts(parts, output, source=source, audio=not no_audio)
+    if signing is not None and output.is_file():
+        sign_file(output, signing, {"model_sha256": report["model"]["sha256"]}, source or Path(report["input"]))
     if as_json:
         import json
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from fsdeploy import __version__
+from fsdeploy.convert.credentials import MIME_TYPES, SigningKey, check_signable, sign
 from fsdeploy.convert.landmarks import FaceIndex, load_faces
 from fsdeploy.convert.model import exported_model
 from fsdeploy.convert.pipeline import Conversion, convert
@@ -63,6 +64,7 @@ def run(chosen: Mapping[str, Any]) -> tuple[Report, list[str]]:
     shard = Shard.parse(chosen["shard"]) if chosen["shard"] else None
     model = _load_model(chosen)
     choice = _choice(chosen, values)
+    signing = _signing(chosen)
     mark = None if chosen["no_mark"] else Mark(f"fsdeploy {__version__}")
     overrides = {"draw_transparent": True} if chosen["transparent"] else {}
     job = Conversion(
@@ -94,6 +96,8 @@ def run(chosen: Mapping[str, Any]) -> tuple[Report, list[str]]:
             if shard is not None:
                 report.facts["shard"] = _part_facts(shard, report).as_dict()
             report.write(chosen["report"] or report_path(output, shard))
+    if signing is not None:
+        _sign_outputs(output, source, signing, report)
     lines = [*report.summary(), f"wrote {output}"]
     if not (report.stopped or shard or job.ranges):
         unused = len(faces.unused())
@@ -144,6 +148,37 @@ def _choice(chosen: Mapping[str, Any], values: Values) -> Choice:
         original=original,
         values=values,
     )
+
+
+def _signing(chosen: Mapping[str, Any]) -> SigningKey | None:
+    """The key that outputs are signed with; all that can be wrong with it is found before work starts."""
+    if not chosen["sign"]:
+        return None
+    if chosen["no_mark"]:
+        raise InputError("--sign and --no-mark contradict each other: choose one")
+    if chosen["shard"]:
+        raise InputError("a part cannot be signed, for joining changes it: sign with 'fsdeploy join --sign'")
+    check_signable(chosen["output"])
+    return SigningKey.load(*chosen["sign"])
+
+
+def _sign_outputs(output: Path, source: FrameSource, signing: SigningKey, report: Report) -> None:
+    facts = {
+        "model_sha256": report.facts["model"]["sha256"],
+        "settings_sha256": digest_of(report.facts["settings"]),
+    }
+    if output.is_file():
+        sign(output, signing, facts, source.info.path)
+        return
+    originals = {Path(key).stem: source.info.path / key for key in source.keys() or []}
+    for path in sorted(output.iterdir()):
+        if path.suffix.lower() in MIME_TYPES:
+            sign(path, signing, facts, originals.get(path.stem))
+
+
+def digest_of(value: Any) -> str:
+    """SHA-256 of a value's JSON form."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def _range(text: str) -> tuple[int, int]:
@@ -218,7 +253,7 @@ def _part_facts(shard: Shard, report: Report) -> PartFacts:
         shard.of,
         report.first_frame or 0,
         "" if timing is None else str(timing.pts * timing.time_base),
-        hashlib.sha256(json.dumps(alike, sort_keys=True, default=str).encode()).hexdigest(),
+        digest_of(alike),
     )
 
 

@@ -85,3 +85,15 @@ def mark_jpeg(data: bytes, packet: bytes) -> bytes:
     if data[2:4] == b"\xff\xe0":
         start = 4 + struct.unpack(">H", data[4:6])[0]
     return data[:start] + segment + data[start:]
+
+
+def append_xmp_gif(path: Path, packet: bytes) -> None:
+    """Add XMP to a finished GIF as an application extension before its trailer (XMP specification, part 3)."""
+    # Readers that know sub-blocks only are led to the end by this ramp wherever the packet's bytes send them.
+    ramp = bytes([1, *range(255, -1, -1), 0])
+    with path.open("r+b") as stream:
+        stream.seek(-1, 2)
+        if stream.read(1) != b";":
+            return
+        stream.seek(-1, 2)
+        stream.write(b"\x21\xff\x0bXMP DataXMP" + packet + ramp + b";")

@@ -13,6 +13,7 @@ from PIL import Image
 from fsdeploy.config.option import option
 from fsdeploy.convert.frame import OutputFullError, OutputInfo, Picture
 from fsdeploy.convert.plugin import Writer
+from fsdeploy.convert.provenance import append_xmp_gif
 from fsdeploy.convert.storage import ReservedFile
 
 _TICKS = 100  # GIF counts time in hundredths of a second
@@ -44,8 +45,7 @@ class GifWriter(Writer):
         self._stream: Any = self._container.add_stream("gif", rate=rate)
         self._stream.width, self._stream.height, self._stream.pix_fmt = info.width, info.height, "pal8"
         self._stream.codec_context.time_base = Fraction(1, _TICKS)
-        if info.mark is not None:
-            self._container.metadata["comment"] = f"DigitalSourceType: {info.mark.source_type}"
+        self._mark = info.mark
         self._count = 0
         self._last = -1
 
@@ -81,6 +81,8 @@ class GifWriter(Writer):
         finally:
             self._file.close()
         if self._count:
+            if self._mark is not None:
+                append_xmp_gif(self._partial, self._mark.xmp())
             self._partial.replace(self._path)
         else:
             self._partial.unlink(missing_ok=True)
