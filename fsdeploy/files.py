@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from fsdeploy.errors import InputError
@@ -57,7 +57,8 @@ def atomic_path(path: Path, *, overwrite: bool = True) -> Iterator[Path]:
             f"cannot write {path}: {error.strerror or error}: check the folder's permissions and free space"
         ) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # the folder may be none, or gone: the first error says so
+            temporary.unlink(missing_ok=True)
 
 
 def write_bytes(path: Path, data: bytes, *, overwrite: bool = True) -> None:
