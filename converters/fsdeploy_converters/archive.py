@@ -151,6 +151,10 @@ class Archive:
                 self._copy(member, target)
             yield Window.whole(path)
 
+    def chunks(self, name: str) -> Iterator[bytes]:
+        """A member's content in pieces, its size and checksum verified at the end."""
+        return self._chunks(self.members[name])
+
     def _copy(self, member: Member, target: BinaryIO) -> None:
         for chunk in self._chunks(member):
             target.write(chunk)

@@ -12,12 +12,12 @@ from fsdeploy_converters.errors import shown, unsupported
 from fsdeploy_converters.hdf5 import Hdf5File, Window
 from fsdeploy_converters.keras2_optimizer import read_optimizer
 from fsdeploy_converters.keras2_weights import Places, check_version, group_paths, leftovers
-from fsdeploy_converters.keras_graph import Keras2Reader
+from fsdeploy_converters.keras_graph import Keras2Reader, KerasNet
 from fsdeploy_converters.layer_config import Dialect
 from fsdeploy_converters.legacy_state import migrated_state
 from fsdeploy_converters.locate import is_hdf5, part_files, single_file, state_file
 from fsdeploy_converters.strict_json import read_object
-from fsdeploy_converters.translate import translate
+from fsdeploy_converters.translate import Slot, translate
 
 WEIGHTS = "model_weights"
 
@@ -43,11 +43,7 @@ class Converter:
             raise unsupported(model, "it holds weights without a graph (no model_config)")
         root = Keras2Reader(str(model)).read(read_object(config, model))
         translated = translate(root, Dialect.KERAS2, str(model))
-        places: Places = {}
-        for name in root.layers:
-            own = [slot for slot in translated.slots if slot.path[0] == name]
-            if own or f"{WEIGHTS}/{name}" in file.children:
-                places |= group_paths(file, f"{WEIGHTS}/{name}", own)
+        places = place_weights(file, root, translated.slots)
         tensors = stored_tensors(places, translated.slots)
         warnings = list(translated.warnings)
         if unused := leftovers(file, WEIGHTS, (place for _, place in places.values())):
@@ -67,3 +63,17 @@ class Converter:
             (*warnings, *notes, *state.warnings),
             {"format": "keras2", "keras_version": version},
         )
+
+
+def place_weights(file: Hdf5File, root: KerasNet, slots: tuple[Slot, ...]) -> Places:
+    """Dataset of each variable, group by group of the top net.
+
+    Raises:
+        CorruptModelError: a list of weights does not fit the graph.
+    """
+    places: Places = {}
+    for name in root.layers:
+        own = [slot for slot in slots if slot.path[0] == name]
+        if own or f"{WEIGHTS}/{name}" in file.children:
+            places |= group_paths(file, f"{WEIGHTS}/{name}", own)
+    return places

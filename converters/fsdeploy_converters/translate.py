@@ -59,15 +59,23 @@ class _Built:
     slots: tuple[Slot, ...]
 
 
-def translate(root: KerasNet, dialect: Dialect, source: str) -> Translated:
+def translate(
+    root: KerasNet,
+    dialect: Dialect,
+    source: str,
+    shapes: dict[tuple[tuple[str, ...], str, int, int], Shape] | None = None,
+) -> Translated:
     """Turn a swap model's graph into a description.
+
+    Args:
+        shapes: Filled with the shape of every (net, layer, call, output), if given.
 
     Raises:
         UnsupportedFormatError: a layer class that is not known, or no swap model.
         CorruptModelError: the graph contradicts itself.
         HostileFileError: it carries code or claims absurd sizes.
     """
-    built = _NetTranslator(root, dialect, source).build((), "", None)
+    built = _NetTranslator(root, dialect, source, {} if shapes is None else shapes).build((), "", None)
     inputs, outputs = built.net.inputs, built.net.outputs
     if built.net.evaluated_calls() > limits.EVALUATED_CALLS:
         raise hostile(source, f"a graph of {built.net.evaluated_calls()} calls")
@@ -97,8 +105,10 @@ def _check_swap_model(inputs: tuple[Shape, ...], outputs: tuple[Shape, ...], sou
 class _NetTranslator:
     """Translates one net. Calls are put in running order by walking back from the outputs."""
 
-    def __init__(self, net: KerasNet, dialect: Dialect, source: str, depth: int = 0) -> None:
-        self._net, self._dialect, self._source, self._depth = net, dialect, source, depth
+    def __init__(
+        self, net: KerasNet, dialect: Dialect, source: str, told: dict[tuple[tuple[str, ...], str, int, int], Shape]
+    ) -> None:
+        self._net, self._dialect, self._source, self._told = net, dialect, source, told
         self._path: tuple[str, ...] = ()
         self._target = ""
         self._shapes: list[Shape] = []
@@ -131,6 +141,7 @@ class _NetTranslator:
             self._run_order(ref)
         self._check_all_reached()
         outputs = tuple(self._value(ref) for ref in self._net.outputs)
+        self._told.update({(path, *key): self._shapes[value] for key, value in self._values.items()})
         slots = [slot for name in self._net.layers for slot in self._slots.get(name, [])]
         shapes = [tuple(torch_shape(shape)) for shape in self._shapes[:inputs]]
         net = Net(tuple(shapes), self._parts, tuple(self._calls), outputs)
@@ -221,7 +232,7 @@ class _NetTranslator:
         assert layer.net is not None
         if layer.name not in self._known:
             name = module_name(layer.name, self._parts)
-            inner = _NetTranslator(layer.net, self._dialect, self._source, self._depth + 1)
+            inner = _NetTranslator(layer.net, self._dialect, self._source, self._told)
             built = inner.build((*self._path, layer.name), f"{self._target}{name}.", shapes)
             self._parts[name] = built.net
             self._slots[layer.name] = list(built.slots)
