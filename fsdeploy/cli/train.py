@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -55,13 +57,19 @@ def train(**arguments: Any) -> None:
       fsdeploy train -m my_model -t lightweight --summary
     """
     from fsdeploy.cli.log import show_log
+    from fsdeploy.training import processes
     from fsdeploy.training.command import TrainArguments, print_summary, run_command
 
-    level = "WARNING" if arguments["quiet"] else arguments.pop("loglevel").upper()
-    arguments.pop("loglevel", None)
+    level = "WARNING" if arguments["quiet"] or not processes.is_first() else arguments["loglevel"].upper()
+    del arguments["loglevel"]
     show_log(level)
     chosen = TrainArguments(**arguments)
     if chosen.summary:
         print_summary(chosen)
         return
-    run_command(chosen)
+    if processes.is_worker():
+        run_command(chosen if processes.is_first() else dataclasses.replace(chosen, quiet=True))
+    elif chosen.nproc > 1:
+        sys.exit(processes.launch(chosen.nproc, [sys.executable, "-m", "fsdeploy", *sys.argv[1:]]))
+    else:
+        run_command(chosen)

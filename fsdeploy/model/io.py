@@ -161,6 +161,7 @@ class IO:
         """
         self.wait()
         if not self.is_writer:
+            self._history.clear()
             return
         assert self._lock is not None
         self._lock.acquire()

@@ -12,7 +12,7 @@ from typing import Literal
 from fsdeploy.errors import InputError
 from fsdeploy.model.base import ModelBase
 from fsdeploy.model.registry import model_class
-from fsdeploy.training import session
+from fsdeploy.training import processes, session
 from fsdeploy.training.config import TrainConfig
 from fsdeploy.training.registry import trainer_class
 from fsdeploy.training.setup import check_folders, gather_options
@@ -84,9 +84,14 @@ def run_command(arguments: TrainArguments) -> None:
         FsdeployError: anything a user can put right.
     """
     check_folders(arguments.folders)
-    plugin_class = trainer_class("distributed" if arguments.distributed else "original")
+    plugin_class = trainer_class(_trainer_name(arguments))
     requests = session.Requests()
-    with session.signals(requests), _no_empty_folder(arguments.model_dir), _model(arguments) as model:
+    with (
+        session.signals(requests),
+        processes.joined(),
+        _no_empty_folder(arguments.model_dir),
+        _model(arguments) as model,
+    ):
         trainer = Trainer(
             plugin_class(model, arguments.train_config()),
             preview=False,
@@ -104,6 +109,12 @@ def run_command(arguments: TrainArguments) -> None:
                 session.run(trainer, requests, arguments.iterations, arguments.save_interval, quiet=arguments.quiet)
         finally:
             trainer.close()
+
+
+def _trainer_name(arguments: TrainArguments) -> str:
+    if processes.is_worker():
+        return "ddp"
+    return "distributed" if arguments.distributed else "original"
 
 
 @contextmanager

@@ -95,7 +95,7 @@ class LearningRateFinder:
         state.extra["lr_curve"] = {"rates": self.rates, "losses": self.losses}
         logger.info("learning rate found: %.3g", best)
         folder = self._trainer.model.io.model_dir
-        if self._draws and folder:
+        if self._draws and folder and self._trainer.model.io.is_writer:
             marks = {strength.name.lower(): lowest / strength.value for strength in LRStrength}
             path = Path(folder) / time.strftime("learning_rate_finder_%Y-%m-%d_%H.%M.%S.png")
             draw_graph(path, self.rates, self.losses, marks)

@@ -75,7 +75,7 @@ def run(
             shows_preview = False
             _show(trainer, progress, count)
             keys.poll()
-            if requests.stop.is_set() or count == limit:
+            if trainer.plugin.agree(requests.stop.is_set()) or count == limit:
                 break
             if due or requests.save.is_set():
                 requests.save.clear()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import secrets
 import time
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager
@@ -140,7 +139,7 @@ class Trainer:
         """Random numbers and the place in the data as the last run left them; anew with another seed."""
         kept: dict[str, Any] = self.model.state.extra.get("run", {})
         self._start_batch = 0
-        self._seed: int = kept.get("seed", secrets.randbits(31)) if seed is None else seed
+        self._seed: int = seed if seed is not None else kept["seed"] if "seed" in kept else self.plugin.fresh_seed()
         self._generators: dict[str, Any] | None = None
         if kept.get("seed") == self._seed:
             self._start_batch = int(kept["batches"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import secrets
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -70,6 +71,14 @@ class TrainerBase(ABC):
     def register_loss(self, loss: LossCollator) -> None:
         """Take the loss functions and put them on the model's device. They are no part of what is saved."""
         self.loss_func = loss.to(next(self.model.model.parameters()).device)
+
+    def fresh_seed(self) -> int:
+        """A seed for a new model. Override where several processes need a common one."""
+        return secrets.randbits(31)
+
+    def agree(self, wish: bool) -> bool:
+        """Whether to do what this process wishes, such as to stop. Override where several must act alike."""
+        return wish
 
     def prepare(self) -> None:
         """Called once when model and losses are on their device, before the first batch."""
