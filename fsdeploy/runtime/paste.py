@@ -144,6 +144,8 @@ def _prepared(
     wide, high = max(1, round((right - left) * factor)), max(1, round((bottom - top) * factor))
     way = cv2.INTER_AREA if scale > 1.25 else cv2.INTER_CUBIC
     part = cv2.resize(part, (wide, high), interpolation=way)
+    # Cubic interpolation overshoots at steep edges; colour goes down with the opacity, or flat areas would light up.
+    part = np.divide(part, np.maximum(part[..., 3:], 1.0))
     across, down = wide / (right - left), high / (bottom - top)
     fitted[0], fitted[1] = fitted[0] * across, fitted[1] * down
     fitted[:, 2] += ((across - 1.0) / 2.0, (down - 1.0) / 2.0)
