@@ -6,9 +6,9 @@ The clip is drawn (noise over gradients, a moving face of about 350 px), the mod
 the given size on onnxruntime's CPU provider. Prints milliseconds per frame by stage, frames per second and peak memory,
 for `--frames` and for `--long` frames: memory must not grow with the clip.
 
-In the pipeline the stages share the cores, so their wall times add up to more than a frame takes; `alone` is each step by
-itself, best of several, as is the comparison: what the original does to each frame, that is a full-frame float canvas, a
-full-frame warp and two full-frame blends.
+In the pipeline the stages share the cores, so their wall times add up to more than a frame takes; `alone` is each step
+by itself, best of several, as is the comparison: what the original does to each frame, that is a full-frame float
+canvas, a full-frame warp and two full-frame blends.
 """
 
 from __future__ import annotations
