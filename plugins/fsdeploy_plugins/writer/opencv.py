@@ -19,7 +19,7 @@ _MARKERS = {"png": mark_png, "jpg": mark_jpeg}
 class OpenCVOptions:
     """Format and compression."""
 
-    format: str = option("png", "File format.", choices=("bmp", "jpg", "jp2", "png", "ppm", "tif"))
+    format: str = option("png", "File format.", choices=("bmp", "jpg", "png", "ppm", "tif"))
     draw_transparent: bool = option(False, "Write the mask of the faces as alpha (png, tif).")
     separate_mask: bool = option(False, "With draw_transparent: alpha as an image of its own in a folder 'masks'.")
     jpg_quality: int = option(95, "Quality of jpg.", minimum=1, maximum=100)
@@ -27,7 +27,7 @@ class OpenCVOptions:
 
 
 class OpenCVWriter(ImageFolderWriter):
-    """One image per frame: png, jpg, tif, bmp, jp2 or ppm."""
+    """One image per frame: png, jpg, tif, bmp or ppm."""
 
     Options = OpenCVOptions
 
