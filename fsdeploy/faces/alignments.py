@@ -22,8 +22,8 @@ from fsdeploy.images import VIDEO_EXTENSIONS
 logger = logging.getLogger(__name__)
 
 _MAX_FILE: Final = 4 << 30
-_GROWTH: Final = 64
-"""A file may unpack to this many times its size (real ones to 2 to 10 times), plus 16 MB."""
+_GROWTH: Final = 20
+"""A file may unpack to this many times its size (real ones to 2 to 5 times), plus 16 MB."""
 _BASE_GROWTH: Final = 16 << 20
 _BYTES_PER_FACE: Final = 48
 """No face takes less in an unpacked file; a pickle that repeats one face by reference would."""

@@ -104,13 +104,14 @@ def _identity(value: Any, name: str) -> list[float]:
 def _thumb(value: Any) -> bytes | None:
     if value is None:
         return None
-    if isinstance(value, bytes):
-        values = np.frombuffer(value[: _LARGEST_THUMB + 1], np.uint8).astype(np.float64)
-    else:
-        values = bounds.array(value, "thumb", _LARGEST_THUMB)
-    if values.size > _LARGEST_THUMB or values.ndim != 1 or not ((values >= 0) & (values <= 255)).all():
-        raise InputError("thumb is no list of at most 1 MB of byte values")
-    return values.astype(np.uint8).tobytes()
+    if isinstance(value, np.ndarray) and value.ndim == 1 and value.dtype.kind in "iu":
+        value = value[: _LARGEST_THUMB + 1].tolist()
+    try:
+        if isinstance(value, bytes | list | tuple) and len(value) <= _LARGEST_THUMB:
+            return bytes(value)
+    except (TypeError, ValueError):
+        pass
+    raise InputError("thumb is no list of at most 1 MB of byte values")
 
 
 def face_to_dict(face: FaceRecord, *, with_thumb: bool) -> dict[str, Any]:

@@ -1,16 +1,13 @@
 """A reader for the pickles inside alignments files that can build data and nothing else.
 
-The file may come from anywhere. So: an allow-list of opcodes, an allow-list of nine globals, each replaced by a
-function of ours that checks its arguments, and no object that could be given attributes. The interpreter is pickle's
-pure Python one: the C one can be made to allocate gigabytes by a single memo index.
+The file may come from anywhere. So: an allow-list of instructions, checked before any of them runs, and an allow-list
+of nine names, each replaced by a function of ours that checks its arguments and can be given no state.
 """
 
 from __future__ import annotations
 
 import io
 import pickle
-import pickletools
-import struct
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -18,20 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fsdeploy.errors import HostileFileError, InputError
+from fsdeploy.faces.opcodes import check_opcodes
 
-_OPCODES: Final = frozenset(
-    name
-    for line in (
-        "PROTO FRAME STOP MARK POP POP_MARK DUP MEMOIZE PUT BINPUT LONG_BINPUT GET BINGET LONG_BINGET",
-        "NONE NEWTRUE NEWFALSE INT BININT BININT1 BININT2 LONG LONG1 LONG4 FLOAT BINFLOAT",
-        "STRING BINSTRING SHORT_BINSTRING BINBYTES SHORT_BINBYTES BINBYTES8",
-        "UNICODE BINUNICODE SHORT_BINUNICODE BINUNICODE8",
-        "EMPTY_LIST APPEND APPENDS LIST EMPTY_TUPLE TUPLE TUPLE1 TUPLE2 TUPLE3 EMPTY_DICT DICT SETITEM SETITEMS",
-        "GLOBAL STACK_GLOBAL REDUCE",
-    )
-    for name in line.split()
-)
-_CODES: Final = {opcode.name: ord(opcode.code) for opcode in pickletools.opcodes}
 _NUMBER_TYPES: Final = frozenset(f"{kind}{width}" for kind in "fiu" for width in (1, 2, 4, 8)) - {"f1"} | {"b1"}
 
 
@@ -40,7 +25,7 @@ class _Refused(pickle.UnpicklingError):
 
 
 class _Function:
-    """A global of the allow-list, as a function of ours."""
+    """A global of the allow-list, as a function of ours. Callable, and closed: a pickle cannot set its state."""
 
     __slots__ = ("_call",)
 
@@ -49,6 +34,9 @@ class _Function:
 
     def __call__(self, *arguments: Any) -> Any:
         return self._call(*arguments)
+
+    def __setstate__(self, state: Any) -> None:
+        raise _Refused("it sets the state of a function")
 
 
 class _DType:
@@ -89,7 +77,12 @@ class _Array:
 def _array(data: Any, dtype: Any, shape: Any, order: Any = "C") -> NDArray[np.generic]:
     """An array whose bytes are all there: its size is bounded by the file's."""
     sizes = shape if isinstance(shape, tuple) and len(shape) <= 4 else None
-    if not isinstance(dtype, _DType) or not isinstance(data, bytes) or sizes is None or order not in ("C", "F"):
+    if (
+        not isinstance(dtype, _DType)
+        or not isinstance(data, bytes | bytearray)
+        or sizes is None
+        or order not in ("C", "F")
+    ):
         raise _Refused("it holds a damaged array")
     if not all(isinstance(size, int) and 0 <= size <= len(data) for size in sizes):
         raise _Refused("it holds an array of impossible shape")
@@ -133,38 +126,8 @@ for _package in ("numpy.core", "numpy._core"):
     _GLOBALS[f"{_package}.numeric", "_frombuffer"] = _Function(_array)
 
 
-def _refuse_opcode(_self: Any) -> None:
-    raise _Refused("it uses an instruction that data does not need")
-
-
-def _load_build(self: Any) -> None:
-    """Give state to one of our stand-ins; pickle's own instruction would set attributes of anything."""
-    state = self.stack.pop()
-    if not isinstance(self.stack[-1], _Array | _DType):
-        raise _Refused("it sets the state of something that has none")
-    self.stack[-1].__setstate__(state)
-
-
-def _load_bytearray(self: Any) -> None:
-    """Bytes of an array at protocol 5, read before memory is taken for the size that they claim."""
-    (size,) = struct.unpack("<Q", self.read(8))
-    data = self.read(size)
-    if len(data) != size:
-        raise EOFError("a byte string that is cut off")
-    self.append(bytes(data))
-
-
-class _DataUnpickler(pickle._Unpickler):
-    """Pickle's Python interpreter with every instruction refused that plain data and arrays do not need."""
-
-    dispatch = {  # noqa: RUF012 - the base class wants a plain class attribute
-        **{
-            code: function if code in {_CODES[name] for name in _OPCODES} else _refuse_opcode
-            for code, function in pickle._Unpickler.dispatch.items()
-        },
-        _CODES["BUILD"]: _load_build,
-        _CODES["BYTEARRAY8"]: _load_bytearray,
-    }
+class _DataUnpickler(pickle.Unpickler):
+    """Knows the names of the allow-list and no others."""
 
     def find_class(self, module: str, name: str) -> Any:
         found = _GLOBALS.get((module, name))
@@ -183,11 +146,14 @@ def load_data(data: bytes, name: str) -> Any:
         InputError: it is damaged.
     """
     try:
+        check_opcodes(data)
         return _DataUnpickler(io.BytesIO(data), encoding="latin1").load()
-    except _Refused as error:
+    except (_Refused, HostileFileError) as error:
         raise HostileFileError(f"{name} is not loaded: {error}; it may carry code, get a clean copy") from error
     except RecursionError as error:
         raise HostileFileError(f"{name} is not loaded: it is nested without end") from error
+    except InputError as error:
+        raise InputError(f"{name} is a damaged alignments file ({error}): restore a backup") from error
     except Exception as error:  # a damaged pickle makes its interpreter fail in any way
         reason = f"{type(error).__name__}: {error}"[:100].replace("\n", " ")
         raise InputError(f"{name} is a damaged alignments file ({reason}): restore a backup") from error
