@@ -35,7 +35,7 @@ from fsdeploy.training.registry import trainer_class
 from fsdeploy.training.train import Trainer, pick_device
 from fsdeploy.training.trainer_base import side_losses
 
-_BLOCK = 5
+_BLOCK = 3
 _READY = 4
 
 
@@ -48,7 +48,7 @@ class Result:
     model: str
     batch_size: int
     bare_ms: float
-    """Median time of an iteration of the bare loop."""
+    """Median time of an iteration of the bare loop; CPU time on a CPU."""
     ours_ms: float
     """Median time of an iteration of ours on ready batches."""
     overhead_percent: float
@@ -113,13 +113,14 @@ def _bare_step(trainer: Trainer, batches: list[Any]) -> Callable[[], None]:
 
 
 def _time(step: Callable[[], None], count: int, device: torch.device) -> float:
-    """Seconds per call."""
+    """Seconds per call; on a CPU those of this process alone, so that other programs do not disturb."""
+    clock = time.process_time if device.type == "cpu" else time.perf_counter
     _wait(device)
-    started = time.perf_counter()
+    started = clock()
     for _ in range(count):
         step()
     _wait(device)
-    return (time.perf_counter() - started) / count
+    return (clock() - started) / count
 
 
 def _wait(device: torch.device) -> None:
@@ -153,7 +154,9 @@ def measure(
     add = trainer.pace.add
     trainer.pace.add = lambda seconds: (waited.append(seconds), add(seconds))[1]  # type: ignore[method-assign,func-returns-value]
     count = _BLOCK * rounds
-    loaded = _time(ours, count, device)
+    started = time.perf_counter()
+    _time(ours, count, device)
+    loaded = (time.perf_counter() - started) / count
     trainer.close()
     return Result(
         device=torch.cuda.get_device_name(device)

@@ -9,11 +9,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
+from numpy.typing import NDArray
+
 from fsdeploy.errors import InputError
+from fsdeploy.images import write_image
 from fsdeploy.model.base import ModelBase
 from fsdeploy.model.registry import model_class
 from fsdeploy.training import processes, session
 from fsdeploy.training.config import TrainConfig
+from fsdeploy.training.preview_cv import PreviewBuffer
+from fsdeploy.training.preview_window import open_preview
 from fsdeploy.training.registry import trainer_class
 from fsdeploy.training.setup import check_folders, gather_options
 from fsdeploy.training.train import Trainer
@@ -38,6 +44,11 @@ class TrainArguments:
     load_weights: Path | None = None
     freeze_weights: bool = False
     loss_weights: Path | None = None
+    preview: bool = False
+    write_image: bool = False
+    timelapse_a: Path | None = None
+    timelapse_b: Path | None = None
+    timelapse_output: Path | None = None
     warp_to_landmarks: bool = False
     no_flip: bool = False
     no_augment_color: bool = False
@@ -63,6 +74,20 @@ class TrainArguments:
             raise InputError(f"no folder of faces was named with {missing}: training needs -A and -B")
         return self.input_a, self.input_b
 
+    @property
+    def timelapse_folders(self) -> tuple[Path, Path] | None:
+        """The two folders of a time-lapse, if one was asked for.
+
+        Raises:
+            InputError: only one was named, or only its output.
+        """
+        if self.timelapse_a is not None and self.timelapse_b is not None:
+            return self.timelapse_a, self.timelapse_b
+        if self.timelapse_a is None and self.timelapse_b is None and self.timelapse_output is None:
+            return None
+        missing = "-x" if self.timelapse_a is None else "-y"
+        raise InputError(f"no folder of faces was named with {missing}: a time-lapse needs -x and -y")
+
     def train_config(self) -> TrainConfig:
         """The settings that the trainer gets."""
         return TrainConfig(
@@ -83,7 +108,7 @@ def run_command(arguments: TrainArguments) -> None:
     Raises:
         FsdeployError: anything a user can put right.
     """
-    check_folders(arguments.folders)
+    check_folders([*arguments.folders, *(arguments.timelapse_folders or ())])
     plugin_class = trainer_class(_trainer_name(arguments))
     requests = session.Requests()
     with (
@@ -94,19 +119,22 @@ def run_command(arguments: TrainArguments) -> None:
     ):
         trainer = Trainer(
             plugin_class(model, arguments.train_config()),
-            preview=False,
+            preview=arguments.preview or arguments.write_image,
             warmup_steps=arguments.warmup,
+            timelapse_folders=arguments.timelapse_folders,
+            timelapse_output=arguments.timelapse_output or arguments.model_dir / "timelapse",
             seed=arguments.seed,
             augment_on=arguments.augment_on,
             loss_weights=arguments.loss_weights,
             compile_network=arguments.compile_network,
+            logs=not arguments.no_logs,
             quiet=arguments.quiet,
         )
         try:
             if trainer.exit_early:
                 trainer.save(is_exit=True)
             else:
-                session.run(trainer, requests, arguments.iterations, arguments.save_interval, quiet=arguments.quiet)
+                _run(trainer, arguments, requests)
         finally:
             trainer.close()
 
@@ -115,6 +143,31 @@ def _trainer_name(arguments: TrainArguments) -> str:
     if processes.is_worker():
         return "ddp"
     return "distributed" if arguments.distributed else "original"
+
+
+def _run(trainer: Trainer, arguments: TrainArguments, requests: session.Requests) -> None:
+    picture = arguments.model_dir / "training_preview.png"
+    buffer = PreviewBuffer()
+
+    def view(image: NDArray[np.uint8], name: str) -> None:
+        if arguments.write_image:
+            write_image(picture, image)
+        buffer.add_image(name, image)
+
+    writes = trainer.model.io.is_writer  # of several processes, one shows and writes
+    viewer = view if writes and (arguments.preview or arguments.write_image) else None
+    has_window = writes and arguments.preview
+    window = open_preview(buffer, requests.triggers(), picture) if has_window else contextlib.nullcontext()
+    with window:
+        session.run(
+            trainer,
+            requests,
+            arguments.iterations,
+            arguments.save_interval,
+            viewer,
+            writes and arguments.timelapse_folders is not None,
+            arguments.quiet or not writes,
+        )
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -51,7 +52,7 @@ class IterationFigures:
             mask = self.masks[side]
             if mask is not None:
                 named[f"mask_{label}"] = mask
-        return named | {"lr": self.learning_rate, "grad_norm": self.gradient_norm}
+        return named
 
 
 @dataclass(frozen=True)
@@ -97,6 +98,21 @@ def _figures(entry: _Pending, row: list[float]) -> IterationFigures:
     totals = [next(values) for _ in entry.names]
     return IterationFigures(
         entry.iteration, totals, unweighted, masks, next(values), entry.learning_rate, bool(next(values))
+    )
+
+
+def describe_non_finite(figures: IterationFigures) -> str:
+    """What was not finite in an iteration, and what to do about it."""
+    found = []
+    for label, total, outputs, mask in zip("AB", figures.totals, figures.unweighted, figures.masks, strict=False):
+        functions = {name for output in outputs for name, value in output.items() if not math.isfinite(value)}
+        functions |= {"mask"} if mask is not None and not math.isfinite(mask) else set()
+        if not math.isfinite(total):
+            found.append(f"loss {label} is {total} ({', '.join(sorted(functions))})")
+    what = "; ".join(found) or f"the gradient is not finite (norm {figures.gradient_norm})"
+    return (
+        f"iteration {figures.iteration}: {what}; training stopped, the weights were not touched and nothing was saved: "
+        "the last saved set is good; go on with a lower learning_rate, other loss functions or mixed_precision off"
     )
 
 

@@ -15,6 +15,7 @@ from types import FrameType
 from typing import Any
 
 from fsdeploy.progress import Progress
+from fsdeploy.training.preview_cv import TriggerName
 from fsdeploy.training.train import Trainer, Viewer
 
 logger = logging.getLogger(__name__)
@@ -34,6 +35,18 @@ class Requests:
     """Make a new preview."""
     toggle_mask: threading.Event = field(default_factory=threading.Event)
     """Switch the mask overlay of the preview."""
+    shutdown: threading.Event = field(default_factory=threading.Event)
+    """Close the preview window."""
+
+    def triggers(self) -> dict[TriggerName, threading.Event]:
+        """The events as a preview window names them."""
+        return {
+            "toggle_mask": self.toggle_mask,
+            "refresh": self.refresh,
+            "save": self.save,
+            "quit": self.stop,
+            "shutdown": self.shutdown,
+        }
 
 
 def run(

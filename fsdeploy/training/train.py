@@ -12,20 +12,24 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
 import torch
 
 from fsdeploy.errors import CheckFailedError, InputError
+from fsdeploy.images import write_image
 from fsdeploy.training import random_state
 from fsdeploy.training.data.loader import TrainLoader
 from fsdeploy.training.loss import BatchLoss, LossCollator
-from fsdeploy.training.metrics import IterationFigures, Pace, Recorder
+from fsdeploy.training.metrics import IterationFigures, Pace, Recorder, describe_non_finite
 from fsdeploy.training.optimizer import Optimizer
+from fsdeploy.training.preview import Samples
+from fsdeploy.training.preview_sheets import PreviewSheets
+from fsdeploy.training.tensorboard import TorchTensorBoard
 from fsdeploy.training.trainer_base import TrainerBase
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    import numpy as np
     from numpy.typing import NDArray
 
     from fsdeploy.training.data.collate import TrainBatch
@@ -64,6 +68,7 @@ class Trainer:
         augment_on: Where faces are varied: "cpu", "device" or "auto"; None asks the options.
         loss_weights: Folder with the pretrained weights that some losses need.
         compile_network: Let torch.compile fuse operations.
+        logs: Write TensorBoard logs into the model folder.
         quiet: Show no progress of the start-up.
 
     Raises:
@@ -85,6 +90,7 @@ class Trainer:
         augment_on: Literal["auto", "cpu", "device"] | None = None,
         loss_weights: Path | None = None,
         compile_network: bool = False,
+        logs: bool = False,
         quiet: bool = True,
     ) -> None:
         self.plugin = plugin
@@ -98,6 +104,7 @@ class Trainer:
         """Figures of the last iteration that was looked at."""
         self.pace = Pace()
         self._recorder = Recorder()
+        self._board: TorchTensorBoard | None = None
         self._last_fetch = 0.0
         self._has_news = False
         self._place_model(loss_weights)
@@ -108,7 +115,9 @@ class Trainer:
         if compile_network:
             plugin.compile()
         self._find_learning_rate()
+        self._open_previews(preview, timelapse_folders, Path(timelapse_output))
         self.model.state.add_session_batchsize(plugin.batch_size)
+        self._board = self._open_board() if logs and self.model.io.is_writer else None
         if self._generators is not None:  # last, so that nothing of the start-up draws from them
             random_state.restore(self._generators)
 
@@ -200,6 +209,31 @@ class Trainer:
             return
         state.update_session_config("learning_rate", state.lr_finder)
 
+    def _open_previews(self, preview: bool, timelapse: Sequence[str | Path] | None, output: Path) -> None:
+        options = self.model.training
+        look = options.augmentation
+        self._samples = Samples(
+            self.model.coverage_ratio,
+            options.mask.learn_mask or options.loss.penalized_mask_loss,
+            look.mask_opacity,
+            look.mask_color,
+        )
+
+        def sheets(folders: Sequence[Path], is_fixed: bool) -> PreviewSheets:
+            batch = self.plugin.batch_size
+            return PreviewSheets(self.model, self._samples, folders, self.device, is_fixed, batch, self._seed)
+
+        self._previews = sheets(self.plugin.config.folders, False) if preview else None
+        self._timelapse = sheets([Path(folder) for folder in timelapse], True) if timelapse else None
+        self._timelapse_output = output
+
+    def _open_board(self) -> TorchTensorBoard:
+        folder = Path(self.model.io.model_dir) / f"{self.model.name}_logs" / f"session_{self.model.state.session_id}"
+        board = TorchTensorBoard(folder, update_freq="batch")
+        board.set_model(self.model.model)
+        board.on_train_begin()
+        return board
+
     @property
     def exit_early(self) -> bool:
         """True if the run was only to find a learning rate: save and train no step."""
@@ -267,6 +301,13 @@ class Trainer:
             self._note_run()
             self.model.io.snapshot(self.optimizer)
             logger.info("snapshot of iteration %d", self.iterations)
+        if viewer is not None and self._previews is not None:
+            sheet = self._previews.make()
+            viewer(sheet, "Training preview")
+            if self._board is not None:
+                self._board.add_image(self.iterations, "preview", sheet)
+        if do_timelapse and self._timelapse is not None:
+            write_image(self._timelapse_output / f"{time.time():.0f}.jpg", self._timelapse.make())
 
     def fetch_figures(self) -> IterationFigures | None:
         """Bring the figures of all iterations so far to the host: history, protection, logs.
@@ -278,8 +319,10 @@ class Trainer:
         fetched = self._recorder.fetch()
         for figures in fetched:
             if self.optimizer.nan_protection and (figures.spoilt or not figures.is_finite):
-                raise NonFiniteLossError(_describe(figures))
+                raise NonFiniteLossError(describe_non_finite(figures))
             self.model.add_history(figures.totals)
+            if self._board is not None:
+                self._log(self._board, figures)
         if fetched:
             self.figures = fetched[-1]
             self._has_news = True
@@ -290,8 +333,13 @@ class Trainer:
         news, self._has_news = self._has_news, False
         return news
 
+    def _log(self, board: TorchTensorBoard, figures: IterationFigures) -> None:
+        board.on_train_batch_end(figures.iteration, figures.logs(self.plugin.loss_func.weights))
+        board.add_scalars(figures.iteration, {"lr": figures.learning_rate, "grad_norm": figures.gradient_norm})
+
     def toggle_mask(self) -> None:
         """Switch the mask overlay of previews on or off."""
+        self._samples.toggle_mask_display()
 
     def _note_run(self) -> None:
         self.model.state.extra["run"] = {
@@ -314,25 +362,18 @@ class Trainer:
         self.fetch_figures()
         self._note_run()
         self.model.io.save(self.optimizer, is_exit)
+        if self._board is not None:
+            pace, waiting = self.pace.measure()
+            images = pace * self.plugin.batch_size * 2
+            self._board.add_scalars(self.iterations, {"images_per_second": images, "data_wait": waiting})
+            self._board.on_save()
 
     def close(self) -> None:
         """Stop the workers and give the model folder back."""
         self.loader.close()
+        if self._board is not None:
+            self._board.on_train_end()
         self.model.close()
-
-
-def _describe(figures: IterationFigures) -> str:
-    found = []
-    for label, total, outputs, mask in zip("AB", figures.totals, figures.unweighted, figures.masks, strict=False):
-        functions = {name for output in outputs for name, value in output.items() if not np.isfinite(value)}
-        functions |= {"mask"} if mask is not None and not np.isfinite(mask) else set()
-        if not np.isfinite(total):
-            found.append(f"loss {label} is {total} ({', '.join(sorted(functions))})")
-    what = "; ".join(found) or f"the gradient is not finite (norm {figures.gradient_norm})"
-    return (
-        f"iteration {figures.iteration}: {what}; training stopped, the weights were not touched and nothing was saved: "
-        "the last saved set is good; go on with a lower learning_rate, other loss functions or mixed_precision off"
-    )
 
 
 @contextmanager

@@ -10,9 +10,11 @@ import sys
 import time
 from pathlib import Path
 
+import cv2
 import pytest
 from click.testing import CliRunner, Result
 from safetensors.torch import load_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from fsdeploy.cli.train import train
 from fsdeploy.errors import FsdeployError
@@ -162,3 +164,32 @@ def test_two_interrupts_end_at_once_and_the_model_still_loads(tmp_path: Path, dr
         assert "stopped without saving" in errors
     result = invoke("-A", drawn_faces[0], "-B", drawn_faces[1], "-m", tmp_path, *TINY, "-i", 1, "-q")
     assert result.exception is None
+
+
+def test_previews_time_lapse_and_logs_are_written(tmp_path: Path, drawn_faces: tuple[Path, Path]) -> None:
+    a, b = drawn_faces
+    film = tmp_path / "film"
+    looks = ["-w", "-x", a, "-y", b, "-z", film, "--set", "preview_images=2", "--set", "coverage=80"]
+    result = invoke("-A", a, "-B", b, "-m", tmp_path / "m", *TINY, *looks, "-s", 2, "-i", 3, "-q")
+    assert result.exception is None
+    # Two samples, columns A, A > A, A > B, B, B > B, B > A of 80 px (64 at 80 % coverage), a header of 17 px.
+    assert cv2.imread(str(tmp_path / "m" / "training_preview.png")).shape == (2 * 80 + 17, 6 * 80, 3)
+    assert all(cv2.imread(str(path)) is not None for path in film.iterdir())
+    (log,) = (tmp_path / "m" / "compact_logs" / "session_1" / "train").iterdir()
+    events = EventAccumulator(str(log)).Reload()
+    tags = set(events.Tags()["scalars"])
+    assert {"batch_total", "batch_face_A", "batch_weighted_B/ssim", "batch_unweighted_A/mse", "lr", "grad_norm"} <= tags
+    assert [event.step for event in events.Scalars("batch_total")] == [1, 2, 3]
+    both = events.Scalars("batch_face_A")[0].value + events.Scalars("batch_face_B")[0].value
+    assert events.Scalars("batch_total")[0].value == pytest.approx(both, rel=1e-5)
+
+
+def test_without_logs_no_log_folder_is_made(tmp_path: Path, drawn_faces: tuple[Path, Path]) -> None:
+    a, b = drawn_faces
+    assert invoke("-A", a, "-B", b, "-m", tmp_path / "m", *TINY, "-i", 2, "-s", 1, "-q", "--no-logs").exception is None
+    assert not (tmp_path / "m" / "compact_logs").exists()
+
+
+def test_half_a_time_lapse_is_refused(tmp_path: Path, drawn_faces: tuple[Path, Path]) -> None:
+    a, b = drawn_faces
+    assert "-y" in refused("-A", a, "-B", b, "-m", tmp_path / "m", *TINY, "-x", a)

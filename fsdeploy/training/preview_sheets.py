@@ -1,0 +1,96 @@
+"""Runs preview faces through the model and compiles the sheets: for the preview window and the time-lapse."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import RandomSampler, SequentialSampler
+
+from fsdeploy.training.data.loader import PreviewLoader
+from fsdeploy.training.preview import Samples
+
+if TYPE_CHECKING:
+    from fsdeploy.model.base import ModelBase
+
+
+class PreviewSheets:
+    """Sheets of faces, their reconstructions and their swaps.
+
+    Making one changes nothing in the training: neither weights nor statistics nor random numbers.
+
+    Args:
+        model: The model, built.
+        samples: Compiles the sheets; may be shared.
+        folders: Faces per side.
+        device: Where the model is.
+        is_fixed: Always the first faces, for a time-lapse; else random ones, new ones each time.
+        chunk: Faces that go through the model at once.
+        seed: Fixes the order of random faces.
+    """
+
+    def __init__(
+        self,
+        model: ModelBase,
+        samples: Samples,
+        folders: Sequence[Path],
+        device: torch.device,
+        is_fixed: bool,
+        chunk: int,
+        seed: int = 0,
+    ) -> None:
+        self._model, self._samples, self._device, self._chunk = model, samples, device, chunk
+        info = model.info()
+        count = model.training.augmentation.preview_images
+        self._flip = info.color_order == "rgb"
+        with torch.random.fork_rng(devices=[]):
+            self._loader = PreviewLoader(
+                info.input_size,
+                info.output_size,
+                info.color_order,  # type: ignore[arg-type]
+                folders,
+                count,
+                SequentialSampler if is_fixed else RandomSampler,
+                count if is_fixed else 0,
+                options=model.training,
+                seed=seed,
+            )
+
+    def make(self) -> NDArray[np.uint8]:
+        """The next sheet (H, W, 3) uint8 BGR."""
+        network = self._model.model
+        modes = {module: module.training for module in network.modules()}
+        with torch.random.fork_rng(devices=[]), torch.inference_mode():
+            feeds, targets = next(self._loader)
+            network.eval()
+            predictions = self._predict(feeds.permute(0, 1, 4, 2, 3))
+            for module, mode in modes.items():
+                module.training = mode
+        faces = targets.numpy()
+        if self._flip:
+            predictions[..., :3] = predictions[..., 2::-1].copy()
+            faces = np.concatenate([faces[..., 2::-1], faces[..., 3:]], axis=-1)
+        return self._samples.get_preview(predictions, faces)
+
+    def _predict(self, feeds: Tensor) -> NDArray[np.float32]:
+        """(sides, sides, B, O, O, 3 or 4): [source, j] is source's face through the path of (source + j) mod sides."""
+        sides = len(feeds)
+        rows = [
+            [self._swap(feeds[source], (source + step) % sides) for step in range(sides)] for source in range(sides)
+        ]
+        return np.asarray(rows, np.float32)
+
+    def _swap(self, faces: Tensor, side: int) -> NDArray[np.float32]:
+        parts = []
+        for chunk in torch.split(faces, self._chunk):
+            outputs = self._model.model.swap(chunk.to(self._device).contiguous(), side)
+            largest = max((output for output in outputs if output.shape[1] == 3), key=lambda output: output.shape[2])
+            masks = [output for output in outputs if output.shape[1] == 1]
+            parts.append(torch.cat([largest, *masks], dim=1).permute(0, 2, 3, 1).float().cpu())
+        joined: NDArray[np.float32] = torch.cat(parts).numpy()
+        return joined
