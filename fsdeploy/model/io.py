@@ -16,7 +16,7 @@ from fsdeploy.errors import CorruptModelError, InputError
 from fsdeploy.model.backup import Backup
 from fsdeploy.model.lock import FolderLock
 from fsdeploy.model.network import SwapNetwork
-from fsdeploy.model.saved_set import BACKUP, FileSet, SavedSet, copier, find_saved_set, model_names_in
+from fsdeploy.model.saved_set import BACKUP, FileSet, SavedSet, find_saved_set, model_names_in
 from fsdeploy.model.tensor_file import read_metadata, read_tensors, to_host, write_tensors
 from fsdeploy.model.weights import Weights, get_all_sub_models, load_strictly
 
@@ -61,6 +61,8 @@ class IO:
         self._lock: FolderLock | None = None
         self._writer: threading.Thread | None = None
         self._failure: BaseException | None = None
+        self._weight_buffers: dict[str, Tensor] = {}
+        self._optimizer_buffers: dict[str, Tensor] = {}
         if model_dir is not None:
             self._files = FileSet(model_dir, plugin.name)
             self._check_folder(model_dir)
@@ -169,11 +171,21 @@ class IO:
         with_optimizer = optimizer is not None and (
             self.save_optimizer == "always" or (self.save_optimizer == "exit" and is_exit)
         )
-        job = _Job.collect(self._plugin, optimizer if with_optimizer else None)
+        job = self._collect(optimizer if with_optimizer else None)
         keep = self._plugin.state.files.get(self._files.optimizer.name) if self.save_optimizer != "never" else None
         self._start(lambda: self._write(job, is_best, keep), in_background=not is_exit)
         if is_exit:
+            self._weight_buffers.clear()
+            self._optimizer_buffers.clear()
             self._lock.release()
+
+    def _collect(self, optimizer: SavableOptimizer | None) -> _Job:
+        copied = None
+        if optimizer is not None:
+            tensors, values = optimizer.state_tensors()
+            copied = to_host(tensors, self._optimizer_buffers), dict(values)
+        weights = to_host(self._plugin.model.state_dict(), self._weight_buffers)
+        return _Job(self._plugin.state.to_dict(), weights, self._plugin.weights_metadata(), copied)
 
     def _note_history(self) -> bool:
         average = math.fsum(self._history) / len(self._history) if self._history else 0.0
@@ -230,7 +242,7 @@ class IO:
         self.wait()
         if not self.is_writer:
             return
-        job = _Job.collect(self._plugin, optimizer)
+        job = self._collect(optimizer)
         backup = Backup(self.model_dir, self._plugin.name)
         self._start(lambda: backup.write_snapshot(job.iterations, job.commit), in_background=True)
 
@@ -257,14 +269,6 @@ class _Job:
         self.optimizer = optimizer
         self.iterations = int(state["iterations"])
 
-    @classmethod
-    def collect(cls, plugin: ModelBase, optimizer: SavableOptimizer | None) -> _Job:
-        copied = None
-        if optimizer is not None:
-            tensors, values = optimizer.state_tensors()
-            copied = to_host(tensors), dict(values)
-        return cls(plugin.state.to_dict(), to_host(plugin.model.state_dict()), plugin.weights_metadata(), copied)
-
     def commit(self, target: FileSet, keep: Mapping[str, Any] | None = None) -> dict[str, Any]:
         write_optimizer = None
         if self.optimizer is not None:
@@ -278,4 +282,4 @@ class _Job:
         )
 
 
-__all__ = ["IO", "SavableOptimizer", "SaveOptimizer", "Weights", "copier", "get_all_sub_models"]
+__all__ = ["IO", "SavableOptimizer", "SaveOptimizer", "Weights", "get_all_sub_models"]

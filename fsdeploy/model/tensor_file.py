@@ -18,12 +18,23 @@ from fsdeploy.errors import CorruptModelError
 _KEY = "fsdeploy"
 
 
-def to_host(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Copies in main memory that a later training step cannot change."""
-    return {
-        name: torch.empty_like(tensor, device="cpu", memory_format=torch.contiguous_format).copy_(tensor.detach())
-        for name, tensor in tensors.items()
-    }
+def to_host(tensors: Mapping[str, Tensor], buffers: dict[str, Tensor] | None = None) -> dict[str, Tensor]:
+    """Copies in main memory, contiguous, that a later training step cannot change.
+
+    Args:
+        buffers: Copies of an earlier call that are no longer needed: filled again, and completed. New memory costs more
+            time than the copy itself; from a GPU, page-locked memory that stays is several times faster to fill.
+    """
+    kept = {} if buffers is None else buffers
+    for name, tensor in tensors.items():
+        target = kept.get(name)
+        if target is None or target.shape != tensor.shape or target.dtype != tensor.dtype:
+            locked = buffers is not None and tensor.is_cuda
+            target = kept[name] = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=locked)
+        target.copy_(tensor.detach(), non_blocking=True)
+    for device in {tensor.device for tensor in tensors.values() if tensor.is_cuda}:
+        torch.cuda.current_stream(device).synchronize()
+    return {name: kept[name] for name in tensors}
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
