@@ -20,13 +20,14 @@ from fsdeploy.export.frame import FRAME, LANDMARKS, MATRIX, SWAPPED, frame_graph
 from fsdeploy.export.frame_parity import compare_frames
 from fsdeploy.export.graph import BATCH, Graph, Port, trace
 from fsdeploy.export.manifest import manifest_path, manifest_text
-from fsdeploy.export.metadata import describe
+from fsdeploy.export.metadata import describe, direction_name
 from fsdeploy.export.onnxwriter import set_metadata, write_graph
 from fsdeploy.export.parity import BATCHES, Parity, batches
 from fsdeploy.export.pictures import read_pictures
 from fsdeploy.export.precision import apply
 from fsdeploy.export.settings import ExportSettings
 from fsdeploy.export.target import Target, face_target, pixel_target
+from fsdeploy.export.triton import config_text, new_repository
 from fsdeploy.files import atomic_path, sha256, write_text
 from fsdeploy.model.base import ModelBase
 from fsdeploy.model.folder import load_model
@@ -93,22 +94,57 @@ def export_model(
     """
     wishes = settings or ExportSettings(opset=opset, atol=atol)
     wishes.check()
+    started = time.monotonic()
+    if wishes.format == "triton":
+        return _export_triton(model_dir, output, swap_sides, wishes, force, started)
     for path in (output, manifest_path(output)):
         if path.exists() and not force:
             raise InputError(f"{path} exists already: choose another name or pass --force to replace it")
-    started = time.monotonic()
     prepared = _prepare(model_dir, swap_sides, wishes)
     with atomic_path(output, overwrite=force) as temporary:
-        if wishes.whole_frame:
-            figures, metadata, borders = write_frame(prepared, temporary, wishes)
-        else:
-            figures, metadata, borders = _write(prepared, temporary, wishes), prepared.metadata, prepared.borders
-        digest, size = sha256(temporary), temporary.stat().st_size
-        text = manifest_text(output.name, digest, size, *borders, figures, metadata)
-        write_text(manifest_path(output), text, overwrite=force)
-    seconds = time.monotonic() - started
+        proven = write_frame(prepared, temporary, wishes) if wishes.whole_frame else _write(prepared, temporary, wishes)
+        digest = sha256(temporary)
+        write_text(manifest_path(output), _manifest(temporary, output.name, digest, proven), overwrite=force)
+    return _report(output, output, digest, proven, started)
+
+
+def _export_triton(
+    model_dir: Path, repository: Path, swap_sides: bool, wishes: ExportSettings, force: bool, started: float
+) -> ExportReport:
+    """Write `repository/<name>/` with config.pbtxt and version folder; the name is the model folder's and direction."""
+    name = f"{model_dir.resolve().name}_{direction_name(swap_sides)}"
+    with new_repository(repository, name, force) as folder:
+        model = folder / "1" / "model.onnx"
+        proven = _write(_prepare(model_dir, swap_sides, wishes), model, wishes)
+        digest = sha256(model)
+        write_text(manifest_path(model), _manifest(model, model.name, digest, proven))
+        write_text(folder / "config.pbtxt", config_text(name, *proven.borders))
+    return _report(repository, repository / name / "1" / "model.onnx", digest, proven, started)
+
+
+@dataclass(frozen=True)
+class Proven:
+    """A file that was written and judged."""
+
+    figures: list[Parity]
+    metadata: SwapMetadata
+    borders: tuple[tuple[Port, ...], tuple[Port, ...]]
+
+
+def _manifest(path: Path, name: str, digest: str, proven: Proven) -> str:
+    return manifest_text(name, digest, path.stat().st_size, *proven.borders, proven.figures, proven.metadata)
+
+
+def _report(output: Path, model: Path, digest: str, proven: Proven, started: float) -> ExportReport:
     return ExportReport(
-        output, digest, wishes.opset, metadata.ir_version, size / 1e6, tuple(figures), metadata, seconds
+        path=output,
+        sha256=digest,
+        opset=proven.metadata.opset,
+        ir_version=proven.metadata.ir_version,
+        megabytes=model.stat().st_size / 1e6,
+        parity=tuple(proven.figures),
+        metadata=proven.metadata,
+        seconds=time.monotonic() - started,
     )
 
 
@@ -139,7 +175,7 @@ def _prepare(model_dir: Path, swap_sides: bool, wishes: ExportSettings) -> Prepa
     return Prepared(graph, info, metadata, (target.inputs, target.outputs), target.scale, feeds, expected)
 
 
-def _write(prepared: Prepared, path: Path, wishes: ExportSettings) -> list[Parity]:
+def _write(prepared: Prepared, path: Path, wishes: ExportSettings) -> Proven:
     """Write the file, read it back, compare it. Releases the weights of `prepared` on the way."""
     set_metadata(prepared.graph.model, prepared.metadata.to_props())
     write_graph(prepared.graph, path)
@@ -149,12 +185,10 @@ def _write(prepared: Prepared, path: Path, wishes: ExportSettings) -> list[Parit
     names = [port.name for port in prepared.borders[1]]
     figures = _compare(path, names, prepared.feeds, prepared.expected, prepared.scale)
     _judge(figures, wishes, exact_pixels=prepared.scale == 1.0)
-    return figures
+    return Proven(figures, prepared.metadata, prepared.borders)
 
 
-def write_frame(
-    prepared: Prepared, path: Path, wishes: ExportSettings
-) -> tuple[list[Parity], SwapMetadata, tuple[tuple[Port, ...], tuple[Port, ...]]]:
+def write_frame(prepared: Prepared, path: Path, wishes: ExportSettings) -> Proven:
     """Write a whole-frame graph: the face graph is proven first, then the frame graph against the numpy paste."""
     from_matrix = wishes.graph == "frame-matrix"
     kind = mask_kind(prepared.info, wishes.mask, from_matrix)
@@ -171,9 +205,9 @@ def write_frame(
     readback.read_back(path, wishes.opset, *borders)
     with tempfile.TemporaryDirectory() as folder:
         face = Path(folder) / "face.onnx"
-        figures = _write(prepared, face, wishes)
+        figures = _write(prepared, face, wishes).figures
         figures.append(compare_frames(path, face, kind))
-    return figures, metadata, borders
+    return Proven(figures, metadata, borders)
 
 
 def build_target(plugin: ModelBase, info: ModelInfo, swap_sides: bool, wishes: ExportSettings) -> Target:

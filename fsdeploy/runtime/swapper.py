@@ -23,9 +23,6 @@ from fsdeploy.runtime.session import BoundSession
 MaskKind = Literal["auto", "learned", "hull", "ellipse"]
 _ENGINE_BATCHES = (1, 2, 4, 8, 16)
 
-_FRONTAL = np.concatenate([np.full((17, 2), 0.5), MEAN_FACE]) * 32 + 16
-"""Landmarks of a face in a frame of 64 pixels, for warming up."""
-
 Crops = NDArray[np.uint8] | NDArray[np.float32]
 
 
@@ -102,7 +99,7 @@ class Swapper:
         """Run once per batch size on black faces, so that the first real call does not pay for set-up."""
         for size in batches:
             if self.format == "frame":
-                self(np.zeros((64, 64, 3), np.uint8), _FRONTAL)
+                self(np.zeros((64, 64, 3), np.uint8), frontal_landmarks(32.0, 32.0, 32.0))
             else:
                 self.swap(np.zeros((size, self.crop_size, self.crop_size, 3), np.uint8))
 
@@ -237,6 +234,14 @@ def shrunk(crop: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
     if crop.shape[0] == size:
         return crop
     return np.asarray(cv2.resize(crop, (size, size), interpolation=cv2.INTER_AREA), np.uint8)
+
+
+def frontal_landmarks(width: float, x: float, y: float) -> NDArray[np.float64]:
+    """(68, 2) landmarks of the mean face, `width` pixels wide about (x, y); the jaw follows an arc."""
+    angle = np.arange(17) * np.pi / 16
+    jaw = np.stack([0.5 - 0.62 * np.cos(angle), 0.2 + np.sin(angle)], axis=1)
+    points: NDArray[np.float64] = (np.concatenate([jaw, MEAN_FACE]) - 0.5) * width + (x, y)
+    return points
 
 
 def _to_unit(values: NDArray[Any]) -> NDArray[np.float32]:

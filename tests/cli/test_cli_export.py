@@ -1,0 +1,133 @@
+"""`fsdeploy export`, `check` and `bench` as a user types them."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from fsdeploy.cli import cli, main
+from fsdeploy.model.folder import write_model_folder
+
+RUNNER = CliRunner()
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small model of the plugin `compact`, never trained."""
+    from fsdeploy.model.registry import model_class
+
+    folder = tmp_path_factory.mktemp("models") / "mine"
+    plugin = model_class("compact")(folder)
+    plugin.build()
+    plugin.io.save(is_exit=True)
+    plugin.io.close()
+    return folder
+
+
+def run(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: object
+) -> tuple[int, str, str]:
+    """Exit code, stdout and stderr of the whole command, errors handled as for a user."""
+    monkeypatch.setattr(sys, "argv", ["fsdeploy", *map(str, arguments)])
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    printed = capsys.readouterr()
+    return int(stopped.value.code or 0), printed.out, printed.err
+
+
+def test_the_last_lines_say_file_size_opset_difference_digest_and_use(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, out, _ = run(monkeypatch, capsys, "export", model)
+    lines = out.splitlines()
+    first = next(index for index, line in enumerate(lines) if line.startswith("file "))
+    assert code == 0 and lines[first].endswith("mine_a2b.onnx")
+    assert [line.split()[0] for line in lines[first : first + 6]] == [
+        "file",
+        "size",
+        "opset",
+        "largest",
+        "sha256",
+        "use",
+    ]
+    code, out, _ = run(monkeypatch, capsys, "export", model, "--swap-sides", "--json")
+    assert json.loads(out)["metadata"]["direction"] == "b2a" and (tmp_path / "mine_b2a.onnx").is_file()
+    code, out, _ = run(monkeypatch, capsys, "check", "mine_a2b.onnx")
+    assert code == 0 and "pass  C17" in out
+    code, out, _ = run(monkeypatch, capsys, "bench", "mine_a2b.onnx", "-n", "2", "-b", "1", "-p", "cpu")
+    assert code == 0 and out.splitlines()[2].split()[:3] == ["CPU", "CPU", "1"]
+    code, out, err = run(monkeypatch, capsys, "bench", "mine_a2b.onnx", "-n", "1", "-p", "coreml", "--strict")
+    assert code == 3 and err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "arguments, code, message",
+    [
+        (["--atol", "1e-13"], 1, "no file was written"),
+        (["--opset", "99"], 2, "opset 99 cannot be written"),
+        (["--size", "224"], 2, "--size is not for --format onnx"),
+        (["--format", "dfm", "--io", "uint8"], 2, "--io is not for --format dfm"),
+        (["--batch", "many"], 2, "--batch must be 'dynamic' or a number"),
+        (["--precision", "int8"], 2, "--precision int8 needs --faces"),
+        (["--precision", "fp16", "--faces", "nowhere"], 2, "nowhere is not a folder"),
+        (["-o", "blocked/m.onnx"], 2, "cannot write"),
+        (["-o", "there.onnx"], 2, "--force"),
+    ],
+)
+def test_a_wrong_wish_is_one_line_with_its_exit_code_and_leaves_nothing(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+    arguments: list[str], code: int, message: str,
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "blocked").write_text("a file, not a folder")
+    (tmp_path / "there.onnx").write_text("mine")
+    before = sorted(path.name for path in tmp_path.iterdir())
+    got, _, err = run(monkeypatch, capsys, "export", model, *arguments)
+    errors = [line for line in err.splitlines() if line.startswith("Error: ")]
+    assert got == code and len(errors) == 1 and message in errors[0] and "Traceback" not in err
+    assert sorted(path.name for path in tmp_path.iterdir()) == before
+    assert (tmp_path / "there.onnx").read_text() == "mine"
+
+
+def test_a_folder_that_is_no_model_an_unknown_plugin_and_a_damaged_one_are_refused(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    code, _, err = run(monkeypatch, capsys, "export", "empty")
+    assert code == 2 and "holds no model" in err
+    write_model_folder(tmp_path / "other", {"name": "orignal", "config": {}}, {})
+    code, _, err = run(monkeypatch, capsys, "export", "other")
+    assert code == 2 and "did you mean 'original'" in err
+    shutil.copytree(model, tmp_path / "damaged")
+    for path in (tmp_path / "damaged").glob("*.safetensors*"):
+        path.write_bytes(path.read_bytes()[:100])
+    code, _, err = run(monkeypatch, capsys, "export", "damaged")
+    assert code == 2 and "Traceback" not in err
+    assert not list(tmp_path.glob("*.onnx"))
+
+
+def test_an_unreadable_file_is_exit_2_for_check_and_bench(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "cut.onnx").write_bytes(b"\x08\x08\x12\x70half")
+    for command in ("check", "bench"):
+        code, _, err = run(monkeypatch, capsys, command, tmp_path / "cut.onnx")
+        assert code == 2 and err.count("\n") == 1 and "cut.onnx" in err
+
+
+@pytest.mark.parametrize("command", ["export", "check", "bench"])
+def test_help_shows_examples_and_loads_nothing_heavy(command: str) -> None:
+    assert "Examples:" in RUNNER.invoke(cli, [command, "--help"]).output
+    code = (
+        f"import sys; from fsdeploy.cli import cli; cli(['{command}', '--help'], standalone_mode=False); "
+        "assert not {'torch', 'cv2', 'onnxruntime', 'onnx'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
