@@ -211,6 +211,24 @@ def test_the_batched_pose_agrees_with_opencv_on_real_faces(real_data):
         assert_offsets_as_opencv([face.landmarks for faces in alignments.frames.values() for face in faces][::4])
 
 
+@pytest.mark.parametrize("largest", [30, 60])
+def test_the_batched_pose_agrees_with_opencv_on_heads_turned_far(largest):
+    rng = np.random.default_rng(largest)
+    faces = np.zeros((60, 68, 2))
+    for face in faces:
+        pitch, yaw, roll = np.radians(rng.uniform(-largest, largest, 3) * (0.6, 1.0, 0.6))
+        turn = [
+            cv2.Rodrigues(axis)[0] for axis in (np.array([pitch, 0, 0]), np.array([0, yaw, 0]), np.array([0, 0, roll]))
+        ]
+        seen = HEAD_3D @ (turn[0] @ turn[1] @ turn[2]).T + (0, 3.64, -58.7) + rng.normal(0, 1, 3)
+        face[HEAD_3D_INDICES] = 4 * seen[:, :2] / seen[:, 2:] + 0.5
+    faces += rng.normal(0, 0.02, faces.shape)
+    offsets = geometry.centering_offsets(geometry.solve_pose(faces))
+    for index, face in enumerate(faces):
+        for name, expected in opencv_offsets(face).items():
+            assert offsets[name][index] == pytest.approx(expected, abs=1e-5)
+
+
 def test_one_face_and_a_batch_give_the_same_result():
     faces = list(noisy_faces(5))
     for single, row in zip((AlignedFace.from_landmarks(face) for face in faces), align_many(faces), strict=True):

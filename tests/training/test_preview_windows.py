@@ -70,6 +70,24 @@ def focused(window):
     return window
 
 
+def press(key, has_arrived):
+    """Press a key until it has its effect: a busy machine may take the focus late."""
+
+    def once():
+        xdotool("key", key)
+        return until(has_arrived, 2.0)
+
+    result = until(once)
+    assert result, f"{key} did not arrive"
+    return result
+
+
+def saved_pictures(folder, shape):
+    """Whether the pictures that Ctrl+s saved in a folder include one of this shape."""
+    found = [cv2.imread(str(path)) for path in folder.glob("preview_*.png")]
+    return [image for image in found if image is not None and image.shape == shape]
+
+
 def sheet(height=200, width=300):
     y, x = np.mgrid[0:height, 0:width]
     return np.stack([x % 256, y % 256, (x + y) % 256], axis=-1).astype(np.uint8)
@@ -86,12 +104,10 @@ def test_a_window_opens_and_its_keys_reach_the_training(screen, tmp_path, kind):
         assert preview.kind == kind
         for key, name in (("m", "toggle_mask"), ("r", "refresh"), ("s", "save"), ("Return", "quit")):
             assert not triggers[name].is_set()
-            xdotool("key", key)
-            assert until(triggers[name].is_set), f"{key} did not arrive"
+            press(key, triggers[name].is_set)
         # The training clears an event when it acts on it, and the key works again.
         triggers["toggle_mask"].clear()
-        xdotool("key", "m")
-        assert until(triggers["toggle_mask"].is_set)
+        press("m", triggers["toggle_mask"].is_set)
         title = " ".join(xdotool("getwindowname", window))
         assert "m: mask, r: refresh, s: save, Enter: save and quit" in title
     assert not xdotool("search", "--onlyvisible", "--name", "Training of original")
@@ -106,16 +122,12 @@ def test_the_tk_window_zooms_saves_and_takes_new_pictures(screen, tmp_path):
         focused(window_named("Zoomed"))
         for key in ("plus", "i", "Right", "Down", "minus"):
             xdotool("key", key)
-        xdotool("key", "ctrl+s")
-        (first,) = until(lambda: list(tmp_path.glob("preview_*.png")))
+        (first, *_) = press("ctrl+s", lambda: saved_pictures(tmp_path, (200, 300, 3)))
+        assert np.array_equal(first, sheet())
         assert not triggers["save"].is_set()
-        assert np.array_equal(cv2.imread(str(first)), sheet())
-        first.unlink()
         buffer.add_image("Zoomed", sheet(100, 400))
-        time.sleep(1.5)
-        xdotool("key", "ctrl+s")
-        (second,) = until(lambda: list(tmp_path.glob("preview_*.png")))
-        assert np.array_equal(cv2.imread(str(second)), sheet(100, 400))
+        (second, *_) = press("ctrl+s", lambda: saved_pictures(tmp_path, (100, 400, 3)))
+        assert np.array_equal(second, sheet(100, 400))
 
 
 def test_a_window_closes_when_training_says_so(screen, tmp_path):
@@ -204,8 +216,7 @@ def test_the_viewer_shows_a_file_until_it_is_closed(screen, tmp_path):
     viewer = subprocess.Popen(command, cwd=tmp_path)
     try:
         focused(window_named("looked_at.png"))
-        xdotool("key", "ctrl+s")
-        assert until(lambda: list(tmp_path.glob("preview_*.png")))
+        press("ctrl+s", lambda: saved_pictures(tmp_path, (200, 300, 3)))
     finally:
         viewer.terminate()
         viewer.wait(10)
