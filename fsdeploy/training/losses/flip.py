@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fsdeploy.training.losses.kernels import correlate
+
 _PIXELS_PER_DEGREE = 3840.0 * math.pi / 180.0
 _RGB_TO_XYZ = (
     (10135552 / 24577794, 8788810 / 24577794, 4435075 / 24577794),
@@ -75,7 +77,10 @@ class LDRFlip(nn.Module):
     def _colour_error(self, opponent: Tensor) -> Tensor:
         radius = self.sensitivity.shape[-1] // 2
         padded = F.pad(opponent, (radius,) * 4, mode="replicate")
-        seen = F.conv2d(padded, self.sensitivity, groups=3)
+        # All images' channels as groups of one: several times quicker than three groups.
+        planes = padded.reshape(1, -1, *padded.shape[2:])
+        seen = F.conv2d(planes, self.sensitivity.repeat(len(padded), 1, 1, 1), groups=planes.shape[1])
+        seen = seen.view(opponent.shape)
         y = (seen[:, :1] + 16.0) / 116.0
         xyz = torch.cat([seen[:, 1:2] / 500.0 + y, y, y - seen[:, 2:] / 200.0], dim=1) * self.white
         lab_t, lab_p = self._hunt(_mix(xyz, self.to_rgb).clamp(0.0, 1.0)).chunk(2)
@@ -87,7 +92,7 @@ class LDRFlip(nn.Module):
     def _feature_error(self, achromatic: Tensor) -> Tensor:
         radius = self.features.shape[-1] // 2
         padded = F.pad((achromatic + 16.0) / 116.0, (radius,) * 4, mode="replicate")
-        response = F.conv2d(padded, self.features)
+        response = correlate(padded, self.features)
         edges = torch.linalg.vector_norm(response[:, :2], dim=1, keepdim=True)
         points = torch.linalg.vector_norm(response[:, 2:], dim=1, keepdim=True)
         edges_t, edges_p = edges.chunk(2)
@@ -132,7 +137,7 @@ def _sensitivity_kernels() -> Tensor:
 
 
 def _feature_kernels() -> Tensor:
-    """Edge and point detectors (4, 1, k, k): edge along x, along y, point along x, along y."""
+    """Edge and point detectors (4, k, k): edge along x, along y, point along x, along y."""
     deviation = 0.5 * _FEATURE_WIDTH_DEGREES * _PIXELS_PER_DEGREE
     x, squared = _squared_grid(math.ceil(3.0 * deviation))
     bell = torch.exp(-squared / (2.0 * deviation**2))
@@ -140,4 +145,4 @@ def _feature_kernels() -> Tensor:
     for kernel in (-x * bell, (x.square() / deviation**2 - 1.0) * bell):
         balanced = torch.where(kernel < 0.0, kernel / -kernel[kernel < 0].sum(), kernel / kernel[kernel > 0].sum())
         kernels += [balanced, balanced.T]
-    return torch.stack(kernels)[:, None]
+    return torch.stack(kernels)

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fsdeploy.training.losses.kernels import blur, gaussian_1d
+from fsdeploy.training.losses.kernels import blur, correlate, gaussian_1d
 
 _C1, _C2 = 0.01**2, 0.03**2
 
@@ -101,12 +101,10 @@ class GMSD(nn.Module):
         super().__init__()
         outer, inner = [0.0007, 0.0052, 0.0370, 0.0052, 0.0007], [0.0037, 0.1187, 0.2589, 0.1187, 0.0037]
         rows = torch.tensor([outer, inner, [0.0] * 5, [-v for v in inner], [-v for v in outer]])
-        self.register_buffer("kernel", torch.stack([rows, rows.T])[:, None], persistent=False)
+        self.register_buffer("kernel", torch.stack([rows, rows.T]), persistent=False)
 
     def _gradients(self, image: Tensor) -> Tensor:
-        count, channels, height, width = image.shape
-        planes = F.pad(image.reshape(count * channels, 1, height, width), (2, 2, 2, 2), mode="reflect")
-        return F.conv2d(planes, self.kernel.to(image.dtype)).view(count, 2 * channels, height, width)
+        return correlate(F.pad(image, (2, 2, 2, 2), mode="reflect"), self.kernel.to(image.dtype))
 
     def forward(self, true: Tensor, pred: Tensor) -> Tensor:
         edges_t, edges_p = self._gradients(torch.cat([true, pred])).chunk(2)
