@@ -12,6 +12,14 @@ from fsdeploy.errors import CheckFailedError
 _FILE = click.Path(path_type=Path)
 
 
+def _list_plugins(context: click.Context, parameter: click.Parameter, asked: bool) -> None:
+    if asked:
+        from fsdeploy.convert.listing import plugin_lines
+
+        click.echo("\n".join(plugin_lines()))
+        context.exit()
+
+
 @click.command(context_settings={"show_default": True})
 @click.option(
     "-m", "--model", required=True, type=_FILE, help="Exported .onnx, or a model folder (exported on the fly)."
@@ -51,6 +59,8 @@ _FILE = click.Path(path_type=Path)
     "--sign", nargs=2, type=_FILE, metavar="CERT KEY", help="Sign with content credentials (C2PA), PEM files."
 )
 @click.option("--force", is_flag=True, help="Replace an existing output file.")
+@click.option("--list-plugins", is_flag=True, is_eager=True, expose_value=False, callback=_list_plugins,
+              help="List all plugins and their options.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 def convert(**chosen: Any) -> None:
     """Swap faces in a video or a folder of images.
