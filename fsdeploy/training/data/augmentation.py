@@ -234,13 +234,21 @@ class FaceVariation:
         self._nodes: NDArray[np.float32] | None = None
         if variation.noise is not None:
             self._nodes = grid.compose_nodes(grid.base_nodes(size) + variation.noise, self._inverse)
+            self._fade = grid.EdgeFade(variation.noise, self._weights)
 
-    def color(self, row: int, face: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """BGR face (S, S, 3) with its colour varied."""
+    def picture(self, row: int, face: NDArray[np.uint8], mask: NDArray[np.uint8] | None) -> NDArray[np.uint8]:
+        """BGR face (S, S, 3) with its colour varied, and a mask (S, S) as fourth channel.
+
+        Four channels, for OpenCV moves four at once in less time than three.
+        """
         clahe_grid = int(self.variation.clahe_grid[row])
-        if not clahe_grid and not self.variation.color[row].any():
-            return face
-        return colour.adjust_color(face, self._tables[row], clahe_grid)
+        if clahe_grid or self.variation.color[row].any():
+            varied = colour.adjust_color(face, self._tables[row], clahe_grid, channels=4)
+        else:
+            varied = np.asarray(cv2.cvtColor(face, cv2.COLOR_BGR2BGRA), np.uint8)
+        if mask is not None:
+            cv2.insertChannel(mask, varied, 3)
+        return varied
 
     def target(self, row: int, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Face or masks (S, S, C) transformed and flipped."""
@@ -248,9 +256,9 @@ class FaceVariation:
 
     def feed(self, row: int, face: NDArray[np.uint8], target: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """The warped face; `target` is the answer where nothing is warped."""
-        if self._nodes is not None and self.variation.noise is not None:
+        if self._nodes is not None:
             warped = _sample(face, grid.enlarge(self._nodes[row], self._weights))
-            grid.fade_outside(warped, self.variation.noise[row], self._weights)
+            self._fade.apply(row, warped)
             return warped
         if self.variation.points is not None:
             return _sample(face, self.mesh(row).to_map(self._warp.lm_grids, self._inverse[row]))

@@ -136,7 +136,8 @@ class Collate:
         for row in range(identities * count):
             identity, item = divmod(row, count)
             crop = data[item][0][identity]
-            self.fill(raw, row, np.ascontiguousarray(crop[..., :3]), np.ascontiguousarray(crop[..., 3:]))
+            masks = np.ascontiguousarray(np.moveaxis(crop[..., 3:], 2, 0))
+            self.fill(raw, row, np.ascontiguousarray(crop[..., :3]), masks)
         return self.finish(raw)
 
     def vary(self, indices: NDArray[np.int64], random: np.random.Generator) -> Variation:
@@ -164,25 +165,26 @@ class Collate:
         )
 
     def fill(self, raw: RawBatch, row: int, face: NDArray[np.uint8], masks: NDArray[np.uint8]) -> None:
-        """Make row `row` (identity-major) from its crop: face (P, P, 3) BGR and masks (P, P, M)."""
+        """Make row `row` (identity-major) from its crop: face (P, P, 3) BGR and masks (M, P, P)."""
         identity, item = divmod(row, raw.feed.shape[1])
-        face = raw.variation.color(row, face)
-        target = raw.variation.target(row, face)
-        for planes, edge in zip(raw.targets, self.output_sizes, strict=True):
-            _planes(_shrink(target, edge), planes[item, identity][self._order])
-        if self.mask_names:
-            mask = raw.variation.target(row, masks)
-            for planes, edge in zip(raw.masks, self.output_sizes, strict=True):
-                _planes(_shrink(mask, edge), planes[:, item, identity, 0])
-        feed = raw.variation.feed(row, face, target)
-        _planes(_shrink(feed, self.input_size), raw.feed[identity, item][self._order])
+        varied = raw.variation
+        picture = varied.picture(row, face, masks[0] if len(masks) else None)
+        target = varied.target(row, picture)
+        others = varied.target(row, _side_by_side(masks[1:])) if len(masks) > 1 else None
+        for colours, planes, edge in zip(raw.targets, raw.masks, self.output_sizes, strict=True):
+            _write_planes(_shrink(target, edge), colours[item, identity][self._order], planes[:1, item, identity, 0])
+            if others is not None:
+                shrunk = _shrink(others, edge)
+                for channel, plane in enumerate(planes[1:, item, identity, 0]):
+                    cv2.extractChannel(shrunk, channel, plane)
+        feed = varied.feed(row, picture, target)
+        _write_planes(_shrink(feed, self.input_size), raw.feed[identity, item][self._order])
 
     def finish(self, raw: RawBatch) -> TrainBatch:
-        """The batch as float32 0..1 tensors."""
-        feed = _to_tensor(raw.feed, self.device)
-        targets = [_to_tensor(target, self.device) for target in raw.targets]
-        masks = [_to_tensor(mask, self.device) for mask in raw.masks]
-        return assemble(feed, targets, masks, self.mask_names, self.learn_mask)
+        """The batch as float32 0..1 tensors. Uses `raw` up: its bytes are let go as they are converted."""
+        targets = [_to_tensor(raw.targets.pop(0), self.device) for _ in self.output_sizes]
+        masks = [_to_tensor(raw.masks.pop(0), self.device) for _ in self.output_sizes]
+        return assemble(_to_tensor(raw.feed, self.device), targets, masks, self.mask_names, self.learn_mask)
 
     def raw_bytes(self, identities: int) -> int:
         """Memory of one `RawBatch`."""
@@ -214,9 +216,19 @@ def _shrink(image: NDArray[np.uint8], edge: int) -> NDArray[np.uint8]:
     return np.asarray(resized, np.uint8).reshape(edge, edge, -1)
 
 
-def _planes(image: NDArray[np.uint8], planes: NDArray[np.uint8]) -> None:
-    """Write the channels of (S, S, C) into planes (C, S, S)."""
-    cv2.split(image, list(planes))
+def _side_by_side(masks: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Masks (M, S, S) as the channels of one image: one channel, or four of which the first M count."""
+    if len(masks) == 1:
+        return np.expand_dims(masks[0], 2)
+    return np.asarray(cv2.merge([*masks, *[masks[0]] * (4 - len(masks))]), np.uint8)
+
+
+def _write_planes(
+    picture: NDArray[np.uint8], colours: NDArray[np.uint8], mask: NDArray[np.uint8] | None = None
+) -> None:
+    """Write the channels of a picture (S, S, 4) into colours (3, S, S) and, if there is one, mask (0 or 1, S, S)."""
+    fourth = mask[0] if mask is not None and len(mask) else np.empty(picture.shape[:2], np.uint8)
+    cv2.split(picture, [*colours, fourth])
 
 
 def _to_tensor(levels: NDArray[np.uint8], device: torch.device) -> torch.Tensor:

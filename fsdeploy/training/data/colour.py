@@ -32,16 +32,18 @@ def _clahe(grid: int) -> cv2.CLAHE:
     return known[grid]
 
 
-def adjust_color(image: NDArray[np.uint8], table: NDArray[np.uint8], grid: int) -> NDArray[np.uint8]:
+def adjust_color(image: NDArray[np.uint8], table: NDArray[np.uint8], grid: int, channels: int = 3) -> NDArray[np.uint8]:
     """Vary the colour of one BGR uint8 (S, S, 3) face.
 
     Args:
         image: the face; left unchanged.
         table: (256, 3) lookup table of `shift_tables`.
         grid: tiles per edge of the contrast equalisation; 0 leaves contrast alone.
+        channels: 4 adds a channel that may be written over.
     """
-    lab = cv2.cvtColor(image, cv2.COLOR_BGR2LAB)
-    lab = cv2.LUT(lab, table[None])
+    planes = cv2.split(cv2.cvtColor(image, cv2.COLOR_BGR2LAB))
+    lightness, a, b = (cv2.LUT(plane, table[:, i]) for i, plane in enumerate(planes))
     if grid:
-        lab[..., 0] = _clahe(grid).apply(np.ascontiguousarray(lab[..., 0]))
-    return np.asarray(cv2.cvtColor(lab, cv2.COLOR_LAB2BGR), np.uint8)
+        lightness = _clahe(grid).apply(lightness)
+    varied = cv2.cvtColor(cv2.merge([lightness, a, b]), cv2.COLOR_LAB2BGR, dstCn=channels)
+    return np.asarray(varied, np.uint8)

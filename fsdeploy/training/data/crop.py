@@ -66,7 +66,7 @@ class CropSpec:
         return crop_digest(_FORMAT, cv2.__version__, self, face.path.name, face.file_size, face.changed)
 
     def cut(self, face: ScannedFace, image: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
-        """Crop of a face and its masks, as one row of bytes: (P, P, 3) BGR, then (P, P, masks); see `split`.
+        """Crop of a face and its masks, as one row of bytes: (P, P, 3) BGR, then (masks, P, P); see `split`.
 
         Args:
             image: the decoded file, if it is at hand.
@@ -83,15 +83,14 @@ class CropSpec:
             image, face.aligned.offsets, stored, self.centering, self.coverage, self.vertical_offset, self.size
         )
         parts = [colour.ravel()]
-        if self.masks:
-            parts.append(np.stack([self._mask(face, name) for name in self.masks], axis=-1).ravel())
+        parts.extend(self._mask(face, name).ravel() for name in self.masks)
         return np.concatenate(parts)
 
     def split(self, row: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        """Views (P, P, 3) BGR and (P, P, masks) of a row made by `cut`."""
+        """Views (P, P, 3) BGR and (masks, P, P) of a row made by `cut`."""
         border = 3 * self.size**2
         edges = (self.size, self.size)
-        return row[:border].reshape(*edges, 3), row[border:].reshape(*edges, len(self.masks))
+        return row[:border].reshape(*edges, 3), row[border:].reshape(len(self.masks), *edges)
 
     @property
     def row_bytes(self) -> int:

@@ -70,10 +70,11 @@ class TrainSet:
         """Crop and masks (P, P, 3 + masks) uint8 BGR, and the face's index."""
         if not -len(self) <= index < len(self):
             raise IndexError(index)
-        return np.concatenate(self.crop(index % len(self)), axis=2), index
+        face, masks = self.crop(index % len(self))
+        return np.concatenate([face, np.moveaxis(masks, 0, 2)], axis=2), index
 
     def crop(self, index: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        """Crop (P, P, 3) BGR and masks (P, P, masks), both uint8 and not to be written to. Safe in any thread.
+        """Crop (P, P, 3) BGR and masks (masks, P, P), both uint8 and not to be written to. Safe in any thread.
 
         A file that has become unreadable since the scan is reported once and replaced by the next sound face.
 
@@ -170,10 +171,9 @@ class PreviewSet:
         self, feed_row: NDArray[np.uint8], target_row: NDArray[np.uint8]
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         feed, _ = self._feed.split(feed_row)
-        colour, mask = self._target.split(target_row)
-        if not mask.shape[2]:
-            mask = np.full((*mask.shape[:2], 1), 255, np.uint8)
-        target = np.concatenate([colour[..., self._order], mask], axis=2)
+        colour, masks = self._target.split(target_row)
+        mask = masks[0] if len(masks) else np.full(colour.shape[:2], 255, np.uint8)
+        target = np.concatenate([colour[..., self._order], mask[..., None]], axis=2)
         return to_float32(feed[..., self._order]), to_float32(target)
 
 

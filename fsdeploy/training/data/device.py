@@ -29,7 +29,7 @@ class RawCrops:
     faces: Tensor
     """(rows, P, P, 3) uint8 BGR."""
     masks: Tensor
-    """(rows, P, P, masks) uint8."""
+    """(rows, masks, P, P) uint8."""
     variation: FaceVariation
     identities: int
     triangles: Tensor | None
@@ -53,7 +53,7 @@ class DeviceCollate:
         mesh = variation.variation.points is not None
         return RawCrops(
             faces=self._room(rows, size, size, 3),
-            masks=self._room(rows, size, size, len(self._collate.mask_names)),
+            masks=self._room(rows, len(self._collate.mask_names), size, size),
             variation=variation,
             identities=len(indices),
             triangles=self._room(rows, size, size) if mesh else None,
@@ -76,7 +76,7 @@ class DeviceCollate:
         """Vary the whole batch on the device."""
         collate = self._collate
         varied = raw.variation.variation
-        faces = adjust_color(self._upload(raw.faces), varied.color, varied.clahe_grid)
+        faces = adjust_color(self._upload(raw.faces.permute(0, 3, 1, 2)), varied.color, varied.clahe_grid)
         inverse = self._numbers(grid.invert(varied.matrices))
         places = affine_map(inverse, collate.size)
         target = sample(faces, places)
@@ -104,9 +104,9 @@ class DeviceCollate:
         return (3 + len(collate.mask_names)) * collate.size**2 * identities * collate.batch_size
 
     def _upload(self, levels: Tensor) -> Tensor:
-        """(rows, S, S, C) bytes -> (rows, C, S, S) float32 0..1 on the device."""
+        """Bytes (rows, C, S, S) -> float32 0..1 on the device."""
         moved = levels.to(self.device, non_blocking=True)
-        return moved.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format).div_(255)
+        return moved.to(torch.float32, memory_format=torch.contiguous_format).div_(255)
 
     def _numbers(self, values: NDArray[np.floating]) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(values, np.float32)).to(self.device, non_blocking=True)

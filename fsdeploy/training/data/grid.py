@@ -6,8 +6,6 @@ commutes with an affine map, so transform, flip and warp compose on the 25 nodes
 
 from __future__ import annotations
 
-import math
-
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -96,22 +94,54 @@ def enlarge(nodes: NDArray[np.float32], weights: NDArray[np.float32]) -> NDArray
     return np.asarray(planes, np.float32).reshape(2, size, size)
 
 
-def fade_outside(image: NDArray[np.uint8], noise: NDArray[np.float32], weights: NDArray[np.float32]) -> None:
-    """Darken, in place, pixels of a warped face (S, S, C) whose place left the face: black outside, linear in between.
+class EdgeFade:
+    """Darkens the pixels of warped faces whose place left the face: black outside, linear over one pixel.
 
-    `noise` (2, 5, 5) is the displacement of the nodes in pixels. Nothing moves farther than its largest value, so only
-    bands of that width along the edges are looked at.
+    A pixel leaves over an edge only if it lies nearer to it than the nodes around push it outwards, so only such bands
+    along the edges are looked at.
+
+    Args:
+        noise: (rows, 2, 5, 5) displacement of the grid nodes in pixels.
+        weights: of `node_weights`.
     """
-    size = len(weights)
-    band = min(size, math.ceil(float(np.abs(noise).max())) + 1)
-    index = np.arange(size, dtype=np.float32)
-    for axis, near in ((0, True), (0, False), (1, True), (1, False)):
-        part = slice(0, band) if near else slice(size - band, size)
-        # axis 0: x leaves at the left or right; axis 1: y leaves at the top or bottom
-        across, along = (weights, weights[part]) if axis == 0 else (weights[part], weights)
-        place = across @ noise[axis] @ along.T
-        place += index[part][None] if axis == 0 else index[part][:, None]
-        inside = np.minimum(place + 1, 1) if near else np.minimum(size - place, 1)
-        np.maximum(inside, 0, out=inside)
-        window = (slice(None), part) if axis == 0 else (part, slice(None))
-        image[window] = np.rint(image[window] * inside[..., None])
+
+    def __init__(self, noise: NDArray[np.float32], weights: NDArray[np.float32]) -> None:
+        size = len(weights)
+        self._weights = weights
+        x, y = np.moveaxis(noise, 1, 0)
+        outwards = np.abs(noise).max(axis=(1, 2, 3))[:, None].repeat(4, axis=1)
+        if outwards.max() < size / (NODES - 1) - 1:  # the usual case: the nodes next to an edge decide
+            sides = (-x[:, :, :2], x[:, :, -2:], -y[:, :2], y[:, -2:])
+            outwards = np.stack([side.max(axis=(1, 2)) for side in sides], axis=1)
+        self._bands = np.clip(np.ceil(outwards) + 1, 0, size).astype(int).tolist()
+        self._widest = max(map(max, self._bands))
+        low, high = weights[: self._widest], weights[size - self._widest :]
+        x, y = np.moveaxis(base_nodes(size) + noise, 1, 0)
+        # How far inside the face a place lies, counted from either edge; the enlargement along the band is done here.
+        self._across = np.concatenate([(x + 1) @ low.T, (size - x) @ high.T], axis=2)
+        self._down = np.concatenate([low @ (y + 1), high @ (size - y)], axis=1)
+
+    def apply(self, row: int, image: NDArray[np.uint8]) -> None:
+        """Darken the warped face (S, S, C) of a row, in place."""
+        across = cv2.gemm(self._weights, self._across[row], 1.0, _NOTHING, 0.0)
+        down = cv2.gemm(self._down[row], self._weights, 1.0, _NOTHING, 0.0, flags=cv2.GEMM_2_T)
+        across, down = (_share(np.asarray(inside, np.float32)) for inside in (across, down))
+        left, right, top, bottom = self._bands[row]
+        size, both = len(image), 2 * self._widest
+        for part, share in (
+            (image[:, :left], across[:, :left]),
+            (image[:, size - right :], across[:, both - right :]),
+            (image[:top], down[:top]),
+            (image[size - bottom :], down[both - bottom :]),
+        ):
+            if part.size:
+                darkened = part * share
+                darkened += 0.5
+                part[...] = darkened
+
+
+def _share(inside: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Limit to 0..1, with a channel axis added."""
+    np.maximum(inside, 0, out=inside)
+    np.minimum(inside, 1, out=inside)
+    return inside[..., None]

@@ -132,11 +132,30 @@ def test_warp_noise_is_two_percent_of_the_edge_at_the_nodes():
 
 def test_what_a_warp_fetches_from_outside_the_face_is_black_and_fades_over_one_pixel():
     size = 32
-    noise = np.zeros((2, 5, 5), np.float32)
-    noise[0] = 3.5  # every pixel comes from 3.5 px to the right
-    image = np.full((size, size, 3), 200, np.uint8)
-    grid.fade_outside(image, noise, grid.node_weights(size))
-    np.testing.assert_array_equal(image[5, :, 0], [200] * 28 + [100] + [0] * 3)
+    noise = np.zeros((2, 2, 5, 5), np.float32)
+    noise[0, 0] = 3.5  # every pixel comes from 3.5 px to the right
+    noise[1, 1] = -2.25  # every pixel comes from 2.25 px above
+    fade = grid.EdgeFade(noise, grid.node_weights(size))
+    right, above = np.full((2, size, size, 3), 200, np.uint8)
+    fade.apply(0, right)
+    fade.apply(1, above)
+    np.testing.assert_array_equal(right[5, :, 0], [200] * 28 + [100] + [0] * 3)
+    np.testing.assert_array_equal(above[:, 5, 0], [0, 0, 150] + [200] * 29)
+
+
+@pytest.mark.parametrize(("size", "scale"), [(64, 1.25), (97, 2.0), (48, 14.0)])
+def test_edges_fade_as_opencv_fades_a_white_face_into_a_black_border(size, scale):
+    noise = np.random.default_rng(size).normal(0, scale, (20, 2, 5, 5)).astype(np.float32)
+    weights = grid.node_weights(size)
+    fade = grid.EdgeFade(noise, weights)
+    white = np.full((size, size, 1), 255, np.float32)
+    for row in range(20):
+        places = grid.enlarge(grid.base_nodes(size) + noise[row], weights)
+        expected = cv2.remap(white, places[0], places[1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
+        image = np.full((size, size, 1), 255, np.uint8)
+        fade.apply(row, image)
+        # OpenCV 4 places samples on a grid of 1/32 pixel, which is 8 levels
+        assert np.abs(image[..., 0] - expected).max() <= 9
 
 
 def test_one_interpolation_shows_the_same_picture_as_two_steps():
