@@ -61,6 +61,7 @@ class IO:
         self._lock: FolderLock | None = None
         self._writer: threading.Thread | None = None
         self._failure: BaseException | None = None
+        self._is_current = True
         self._weight_buffers: dict[str, Tensor] = {}
         self._optimizer_buffers: dict[str, Tensor] = {}
         if model_dir is not None:
@@ -128,6 +129,9 @@ class IO:
                 raise InputError(f"{self.model_dir or 'this model'} holds no trained model: train or migrate one first")
             return None
         self.saved = find_saved_set(self._model_dir, self._plugin.name, with_optimizer=not self._is_predict)
+        self._is_current = self.saved.weights.name.removesuffix(".new") == self._files.weights.name and (
+            self.saved.weights.parent == self._model_dir
+        )
         return self.saved
 
     def load(self) -> SwapNetwork:
@@ -172,7 +176,7 @@ class IO:
             self.save_optimizer == "always" or (self.save_optimizer == "exit" and is_exit)
         )
         job = self._collect(optimizer if with_optimizer else None)
-        keep = self._plugin.state.files.get(self._files.optimizer.name) if self.save_optimizer != "never" else None
+        keep = self._kept_optimizer()
         self._start(lambda: self._write(job, is_best, keep), in_background=not is_exit)
         if is_exit:
             self._weight_buffers.clear()
@@ -197,6 +201,13 @@ class IO:
             logger.info("average loss since the last save: %.5f%s", average, ", the lowest so far" if is_best else "")
         return is_best or first
 
+    def _kept_optimizer(self) -> Mapping[str, Any] | None:
+        """Record of the optimizer file that stays beside newer weights; none after a fall-back to another set."""
+        if self.save_optimizer == "never" or not self._is_current:
+            return None
+        record: Mapping[str, Any] | None = self._plugin.state.files.get(self._files.optimizer.name)
+        return record
+
     def _start(self, work: Any, in_background: bool) -> None:
         self._writer = threading.Thread(target=self._run, args=(work,), name="save")
         self._writer.start()
@@ -212,6 +223,7 @@ class IO:
     def _write(self, job: _Job, is_best: bool, keep: Mapping[str, Any] | None) -> None:
         state = self._plugin.state
         state.files = job.commit(self._files, keep)
+        self._is_current = True
         if is_best:
             backup = Backup(self.model_dir, self._plugin.name)
             backup.backup_set(job.state, with_optimizer=job.optimizer is not None)

@@ -244,7 +244,9 @@ _OUR_TYPES: Mapping[str, type | tuple[type, ...]] = {
 def _check_state(state: Any, path: Path) -> None:
     version = state.get("schema_version") if isinstance(state, dict) else None
     if not isinstance(version, int):
-        raise CorruptModelError(f"{path} is damaged or was not written by fsdeploy: it has no schema_version")
+        raise CorruptModelError(
+            f"{path} is damaged or was not written by fsdeploy: 'fsdeploy migrate' takes models of others"
+        )
     if version > SCHEMA_VERSION:
         raise CorruptModelError(f"{path} was written by a newer fsdeploy (schema {version}): upgrade")
     wrong = [key for key, kind in _TYPES.items() if not isinstance(state.get(key), kind)]

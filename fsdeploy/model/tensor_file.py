@@ -43,11 +43,14 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
     Raises:
         OSError: the disk is full or the path cannot be written.
     """
+    path.touch()
+    mode = path.stat().st_mode  # as the user's umask has it; safetensors makes files that nobody else can read
     try:
         save_file(dict(tensors), path, {"format": "pt", _KEY: json.dumps(metadata, allow_nan=False)})
     except SafetensorError as error:
         full = "No space left" in str(error)
         raise OSError(errno.ENOSPC if full else errno.EIO, "No space left on device" if full else str(error)) from error
+    path.chmod(mode)
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:

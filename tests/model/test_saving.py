@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -89,6 +90,13 @@ def test_plain_safetensors_reads_the_weights_as_float32(trained: Path) -> None:
     tensors = safetensors.torch.load_file(trained / "tiny.safetensors")
     assert set(tensors) == set(load_model(trained).model.state_dict())
     assert {tensor.dtype for tensor in tensors.values()} == {torch.float32}
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no permission bits")
+def test_all_files_have_the_permissions_that_the_user_gives_new_files(trained: Path) -> None:
+    (trained / "other").touch()
+    expected = (trained / "other").stat().st_mode
+    assert {path.stat().st_mode for path in trained.glob("tiny*")} == {expected}
 
 
 def test_the_lowest_average_loss_is_kept_as_backup(trained: Path) -> None:
@@ -184,6 +192,25 @@ def test_training_after_a_fall_back_writes_a_good_set_again(trained: Path) -> No
     model.build()
     train(model)
     assert value_of(trained) == (2.0, 2)
+
+
+def test_after_a_fall_back_no_optimizer_file_of_another_set_is_taken_over(
+    trained: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    truncate(trained / "tiny.safetensors")
+    model = TinyModel(trained)
+    model.build()
+    train(model)  # without the optimizer
+    model.close()
+    caplog.clear()
+    assert TinyModel(trained).io.load_optimizer() is None
+    assert not caplog.text
+
+
+def test_a_state_file_of_another_program_points_to_migrate(tmp_path: Path) -> None:
+    (tmp_path / "tiny_state.json").write_text('{"name": "tiny", "sessions": {}, "config": {}}')
+    with pytest.raises(CorruptModelError, match="fsdeploy migrate"):
+        load_model(tmp_path)
 
 
 def test_an_edited_state_file_loads_once_its_digest_is_emptied(trained: Path) -> None:
