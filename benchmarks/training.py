@@ -35,7 +35,7 @@ from fsdeploy.training.registry import trainer_class
 from fsdeploy.training.train import Trainer, pick_device
 from fsdeploy.training.trainer_base import side_losses
 
-_BLOCK = 3
+_BLOCK = 2
 _READY = 4
 
 
@@ -195,7 +195,7 @@ def _show(results: list[Result]) -> None:
             f"{r.overhead_percent:+.1f} %", f"{r.iterations_per_s:.2f}", f"{r.samples_per_s:.0f}",
             f"{r.waiting_percent:.1f} %",
         )  # fmt: skip
-    Console().print(table)
+    Console(width=120).print(table)
 
 
 @click.command()
@@ -203,7 +203,7 @@ def _show(results: list[Result]) -> None:
 @click.option("-A", "input_a", type=click.Path(path_type=Path), help="Faces of A. [default: drawn faces]")
 @click.option("-B", "input_b", type=click.Path(path_type=Path), help="Faces of B. [default: drawn faces]")
 @click.option("--batch-size", default=8, show_default=True)
-@click.option("--rounds", default=8, show_default=True, help=f"Blocks of {_BLOCK} iterations of each loop.")
+@click.option("--rounds", default=30, show_default=True, help=f"Blocks of {_BLOCK} iterations of each loop.")
 @click.option("--precision", default="float32", show_default=True, help="float32, float16, bfloat16; comma separated.")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda", "mps"]), default="auto", show_default=True)
 @click.option("--json", "output", type=click.Path(path_type=Path), help="Write the figures to a file as well.")

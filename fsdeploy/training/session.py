@@ -9,14 +9,15 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from types import FrameType
 from typing import Any
 
+from fsdeploy.errors import FsdeployError
 from fsdeploy.progress import Progress
 from fsdeploy.training.preview_cv import TriggerName
-from fsdeploy.training.train import Trainer, Viewer
+from fsdeploy.training.train import NonFiniteLossError, Trainer, Viewer
 
 logger = logging.getLogger(__name__)
 
@@ -37,6 +38,8 @@ class Requests:
     """Switch the mask overlay of the preview."""
     shutdown: threading.Event = field(default_factory=threading.Event)
     """Close the preview window."""
+    running: threading.Event = field(default_factory=threading.Event)
+    """Set by the run when there is something to save."""
 
     def triggers(self) -> dict[TriggerName, threading.Event]:
         """The events as a preview window names them."""
@@ -73,8 +76,9 @@ def run(
     """
     limit = DEFAULT_ITERATIONS if iterations is None else iterations
     keys = _Keys(requests)
-    shows_preview = viewer is not None
-    with Progress("Training", iterations, "it", quiet) as progress, keys:
+    with Progress("Training", iterations, "it", quiet) as progress, keys, _saving_on_errors(trainer):
+        shows_preview = viewer is not None
+        requests.running.set()
         for count in range(1, limit + 1):
             due = count % save_interval == 0 or count == 1
             if requests.toggle_mask.is_set():
@@ -112,10 +116,29 @@ def _show(trainer: Trainer, progress: Progress, count: int) -> None:
 
 
 @contextmanager
+def _saving_on_errors(trainer: Trainer) -> Iterator[None]:
+    """Keep what was trained when faces vanish or memory runs out; never weights that a loss has spoilt."""
+    try:
+        yield
+    except NonFiniteLossError:
+        raise
+    except FsdeployError:
+        with suppress(FsdeployError):  # the first error tells more
+            trainer.save(is_exit=True)
+            logger.warning("iteration %d was saved", trainer.iterations)
+        raise
+
+
+@contextmanager
 def signals(requests: Requests) -> Iterator[None]:
-    """Ctrl-C once or SIGTERM: save and end; Ctrl-C twice: end now. Only in the main thread of a program."""
+    """Ctrl-C once or SIGTERM: save and end; Ctrl-C twice: end now. Only in the main thread of a program.
+
+    Before the run has started there is nothing to save: either raises KeyboardInterrupt.
+    """
 
     def interrupt(number: int, frame: FrameType | None) -> None:
+        if not requests.running.is_set():
+            raise KeyboardInterrupt
         if requests.stop.is_set():
             # Saves are transactions: even one under way may be cut off. A progress bar may have hidden the cursor.
             tail = "\033[?25h\n" if sys.stderr.isatty() else ""
@@ -125,6 +148,8 @@ def signals(requests: Requests) -> Iterator[None]:
         os.write(2, b"\nsaving and stopping; once more: stop now without saving\n")
 
     def terminate(number: int, frame: FrameType | None) -> None:
+        if not requests.running.is_set():
+            raise KeyboardInterrupt
         requests.stop.set()
 
     before = {signal.SIGINT: signal.signal(signal.SIGINT, interrupt)}

@@ -297,3 +297,15 @@ def test_accumulation_changed_on_resume_is_respected() -> None:
     resumed = Optimizer(network, replace(config, gradient_accumulation=1))
     resumed.load_state_dict(optimizer.state_dict())
     assert resumed.completes_update
+
+
+def test_moving_keeps_the_state_and_counters_on_the_cpu_that_the_host_reads() -> None:
+    network = small_network()
+    optimizer = Optimizer(network, OptimizerOptions(optimizer="adabelief"))
+    train(network, optimizer, range(2))
+    before = {name: tensor.clone() for name, tensor in optimizer.state_tensors()[0].items()}
+    optimizer.to(torch.device("meta"))
+    moved = optimizer.state_tensors()[0]
+    assert moved.keys() == before.keys()
+    assert moved["0.weight/exp_avg"].device.type == "meta"
+    assert moved["0.weight/step"].device.type == "cpu"

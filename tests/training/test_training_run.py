@@ -231,6 +231,25 @@ def test_requests_save_and_end_a_run(tmp_path: Path, drawn_faces: Folders) -> No
     assert saves == [(1, False), (3, False), (5, True)]
 
 
+def test_what_was_trained_is_saved_when_the_faces_vanish(
+    tmp_path: Path, drawn_faces: Folders, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = start(tmp_path, drawn_faces, PLAIN)
+    real = trainer.loader.__next__
+
+    def draw() -> Any:
+        if trainer.iterations == 3:
+            raise InputError("none of its faces can be read any more")
+        return real()
+
+    monkeypatch.setattr(trainer, "loader", FakeLoader(trainer, draw))
+    with pytest.raises(InputError, match="read any more"):
+        run(trainer, 9)
+    resumed = start(tmp_path, drawn_faces, PLAIN)
+    assert resumed.iterations == 3
+    resumed.close()
+
+
 def test_too_few_faces_are_refused_by_name(tmp_path: Path, drawn_faces: Folders) -> None:
     few = tmp_path / "few"
     few.mkdir()
