@@ -130,7 +130,8 @@ def _check_faces(faces: FaceIndex, source: FrameSource) -> None:
 
 def _load_model(chosen: Mapping[str, Any]) -> Swapper:
     path = exported_model(chosen["model"], chosen["swap_sides"])
-    model = Swapper(path, providers=chosen["provider"], threads=chosen["threads"], batch=chosen["batch"])
+    strict = chosen["provider"] != "auto"  # one that was asked for by name is not quietly replaced
+    model = Swapper(path, providers=chosen["provider"], threads=chosen["threads"], batch=chosen["batch"], strict=strict)
     if model.format == "frame":
         raise InputError(f"{path} holds a whole-frame graph: convert needs a plain export ('fsdeploy export')")
     model.warm_up()
@@ -260,13 +261,24 @@ def _part_facts(shard: Shard, report: Report) -> PartFacts:
 def _run_with_progress(job: Conversion, report: Report) -> None:
     stop = threading.Event()
     started = time.monotonic()
-    with Progress("Converting", total=job.source.info.count, unit="frames") as progress, _interruptible(stop):
+    with Progress("Converting", total=_expected(job), unit="frames") as progress, _interruptible(stop):
 
         def advance(current: Report) -> None:
             rate = current.written / max(time.monotonic() - started, 1e-6)
             progress.advance(current.written - progress.done, f"{rate:.1f} fps, {current.faces} faces")
 
         convert(job, report, advance, stop)
+
+
+def _expected(job: Conversion) -> int | None:
+    """Frames that will be written, as far as that is known."""
+    total = job.source.info.count
+    first, last = job.part
+    if total is None:
+        return None
+    if job.ranges and not job.keep_unchanged:
+        return sum(max(0, min(b, total) - max(a, 1) + 1) for a, b in job.ranges) if job.source.info.is_video else None
+    return max(0, (total if last is None else last) - first)
 
 
 @contextmanager

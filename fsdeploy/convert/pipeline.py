@@ -17,17 +17,18 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any, Literal
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from fsdeploy.convert.align import UpcomingAlignments
 from fsdeploy.convert.frame import Frame, OutputFullError, OutputInfo, Picture, Status
 from fsdeploy.convert.landmarks import FaceIndex
 from fsdeploy.convert.plugin import Writer
 from fsdeploy.convert.provenance import Mark
 from fsdeploy.convert.report import Report
+from fsdeploy.convert.sizing import Sizing
 from fsdeploy.convert.sources import FrameSource
-from fsdeploy.convert.swap import Alignment, Blended, CroppedFace, Look, Model, align_records, blend_faces, crop_faces
+from fsdeploy.convert.swap import Alignment, Blended, CroppedFace, Look, Model, blend_faces, crop_faces
 from fsdeploy.errors import CheckFailedError, FsdeployError
 from fsdeploy.faces.records import FaceRecord
 
@@ -35,8 +36,6 @@ logger = logging.getLogger(__name__)
 
 INTERRUPTED = "interrupted"
 """What a report says when its conversion was stopped from outside."""
-_ALIGN_BLOCK = 64
-"""Frames whose faces are aligned together."""
 _IDLE_S = 0.02
 """A batch is closed when no further face came for this long."""
 
@@ -125,30 +124,6 @@ def convert(
     return _Run(job, report or Report(), on_progress, stop or threading.Event()).run()
 
 
-class _Alignments:
-    """Alignments of the faces to come, solved for a block of frames at a time: many cost little more than one."""
-
-    def __init__(self, faces: FaceIndex) -> None:
-        self._faces = faces
-        self._keys = list(faces.frames)
-        self._places = {key: place for place, key in enumerate(self._keys)}
-        self._known: dict[str, list[Alignment]] = {}
-
-    def of(self, frame: Frame) -> list[Alignment]:
-        """Alignments of a frame's faces, in their order."""
-        key = self._faces.find(frame)
-        if key is None:
-            return []
-        if key not in self._known:
-            self._solve(self._places[key])
-        return self._known.pop(key)
-
-    def _solve(self, first: int) -> None:
-        block = self._keys[first : first + _ALIGN_BLOCK]
-        flat = iter(align_records([face for key in block for face in self._faces.frames[key]]))
-        self._known = {key: [next(flat) for _ in self._faces.frames[key]] for key in block}
-
-
 class _Run:
     """The threads and queues of one conversion."""
 
@@ -156,11 +131,12 @@ class _Run:
         self, job: Conversion, report: Report, on_progress: Callable[[Report], None] | None, stop: threading.Event
     ) -> None:
         self.job, self.report, self.on_progress, self.stop = job, report, on_progress, stop
-        self.alignments = _Alignments(job.faces)
+        self.alignments = UpcomingAlignments(job.faces)
         self.over = threading.Event()
         """Nobody waits for frames any more."""
         info = job.source.info
         self.size = (max(2, round(info.width * job.scale)), max(2, round(info.height * job.scale)))
+        self.sizing = Sizing((info.width, info.height), self.size, job.scale, job.writer.one_size)
         self.permits = threading.Semaphore(2 * job.jobs + job.batch + 4)
         self.to_infer: queue.SimpleQueue[_Item | None] = queue.SimpleQueue()
         self.done: queue.SimpleQueue[_Done | _End] = queue.SimpleQueue()
@@ -347,8 +323,8 @@ class _Run:
         frame = item.frame
         image, alpha = blended.image, blended.alpha if self.job.transparent else frame.alpha
         if self.job.writer.takes == "frames":
-            image = self._sized(image)
-            alpha = None if alpha is None else self._sized(alpha)
+            image = self.sizing(image)
+            alpha = None if alpha is None else self.sizing(alpha)
         faces = len(item.crops) if status is Status.SWAPPED else 0
         picture = Picture(
             frame.index, frame.key, image, status, alpha, frame.timing, blended.patches, faces, blended.notes
@@ -356,19 +332,6 @@ class _Run:
         with self.report.timed("encode"):
             encoded = self.job.writer.encode(picture)
         return _Done(item.place, picture, frame, encoded, reason)
-
-    def _sized(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """The picture at output size; frames of another size than the first are scaled alike or fitted in."""
-        height, width = image.shape[:2]
-        info = self.job.source.info
-        if (width, height) == (info.width, info.height) or not self.job.writer.one_size:
-            wanted = (max(2, round(width * self.job.scale)), max(2, round(height * self.job.scale)))
-            return _resized(image, wanted)
-        factor = min(self.size[0] / width, self.size[1] / height)
-        small = _resized(image, (max(1, round(width * factor)), max(1, round(height * factor))))
-        left, top = (self.size[0] - small.shape[1]) // 2, (self.size[1] - small.shape[0]) // 2
-        right, bottom = self.size[0] - small.shape[1] - left, self.size[1] - small.shape[0] - top
-        return np.asarray(cv2.copyMakeBorder(small, top, bottom, left, right, cv2.BORDER_CONSTANT, value=0), np.uint8)
 
     # writing ------------------------------------------------------------------------------------------------------
 
@@ -423,13 +386,6 @@ class _Run:
         if status is Status.FAILED and self.job.on_error == "stop":
             self.report.stopped = f"{done.frame.key} failed"
             raise CheckFailedError(f"{done.frame.key}: {done.reason}; stopped there, as --on-error stop asks")
-
-
-def _resized(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
-    if (image.shape[1], image.shape[0]) == size:
-        return image
-    way = cv2.INTER_CUBIC if size[0] > image.shape[1] else cv2.INTER_AREA
-    return np.asarray(cv2.resize(image, size, interpolation=way), np.uint8)
 
 
 def _reason(error: Exception) -> str:

@@ -145,6 +145,7 @@ class VideoFile:
                 ),
                 bit_depth=max((part.bits for part in context.format.components), default=8),
                 sample_aspect=stream.sample_aspect_ratio,
+                rotation=_rotation(container, stream),
             )  # fmt: skip
         cut = missing_bytes(path)
         self.damage: list[str] = [f"the file is cut off: {cut} bytes are missing at its end"] if cut else []
@@ -254,6 +255,14 @@ def _video_stream(container: Any, path: Path) -> Any:
     if not container.streams.video:
         raise InputError(f"{path} holds no video stream")
     return container.streams.video[0]
+
+
+def _rotation(container: Any, stream: Any) -> int:
+    """Degrees of the display matrix, which decoders attach to frames."""
+    try:
+        return int(next(container.decode(stream)).rotation)
+    except (StopIteration, av.error.FFmpegError, ValueError):
+        return 0
 
 
 def _count_hint(stream: Any, container: Any) -> int | None:

@@ -25,6 +25,8 @@ logger = logging.getLogger(__name__)
 
 H264_ENCODERS = ("h264_nvenc", "h264_qsv", "h264_amf", "h264_videotoolbox", "libx264")
 """Tried in this order; only opening one shows whether the machine has the hardware."""
+WEBM_ENCODERS = ("libvpx-vp9", "libsvtav1")
+"""WebM holds neither H.264 nor H.265."""
 CONTAINERS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska", ".avi": "avi", ".webm": "webm",
               ".ts": "mpegts", ".flv": "flv"}  # fmt: skip
 _DEFAULT_TIME_BASE = 90000
@@ -72,8 +74,8 @@ def encoder_options(name: str, chosen: VideoFormat) -> dict[str, str]:
     return dict(chosen.options)
 
 
-def find_encoder(chosen: VideoFormat) -> str:
-    """The first encoder that opens and takes a picture.
+def find_encoder(chosen: VideoFormat, candidates: tuple[str, ...] = H264_ENCODERS) -> str:
+    """The encoder asked for, or the first of the candidates that opens and takes a picture.
 
     Raises:
         InputError: the one asked for does not work here.
@@ -83,12 +85,12 @@ def find_encoder(chosen: VideoFormat) -> str:
         if problem is None:
             return chosen.encoder
         raise InputError(f"the encoder '{chosen.encoder}' does not work here ({problem}): use 'auto' or 'libx264'")
-    for name in H264_ENCODERS:
+    for name in candidates:
         problem = _try_encoder(name, chosen)
         if problem is None:
             return name
         logger.debug("encoder %s: %s", name, problem)
-    raise InputError("no H.264 encoder opens here: choose another with --set writer.video.encoder=...")
+    raise InputError("no encoder opens here: name one with --set writer.video.encoder=...")
 
 
 def _try_encoder(name: str, chosen: VideoFormat) -> str | None:
@@ -136,7 +138,7 @@ class VideoOutput:
         if suffix not in CONTAINERS:
             raise InputError(f"{path}: a video is written as {', '.join(CONTAINERS)}")
         self.path, self._chosen, self._mark = path, chosen, mark
-        self.encoder = find_encoder(chosen)
+        self.encoder = find_encoder(chosen, WEBM_ENCODERS if suffix == ".webm" else H264_ENCODERS)
         self._partial = path.with_name(f".{path.stem}.part{suffix}")
         self._file = ReservedFile(self._partial)
         self._sound: SoundCopy | None = None
