@@ -16,6 +16,7 @@ from fsdeploy.errors import FsdeployError
 COMMANDS: dict[str, tuple[str, str]] = {
     "demo": ("fsdeploy.cli.demo", "Run the whole chain on drawn faces: train, export, convert, check."),
     "train": ("fsdeploy.cli.train", "Train a swap model on two folders of faces."),
+    "add-headers": ("fsdeploy.cli.add_headers", "Make faces from before 2021 usable, by their alignments file."),
     "preview-data": ("fsdeploy.cli.preview_data", "Write a contact sheet of what the model is fed."),
     "export": ("fsdeploy.cli.export", "Export one direction of a model folder as ONNX."),
     "convert": ("fsdeploy.cli.convert", "Swap faces in a video or a folder of images."),

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
+from fsdeploy.errors import InputError
 from fsdeploy.faces.alignments import Alignments
 from fsdeploy.faces.png import write_face
 from fsdeploy.faces.records import FaceHeader, FaceRecord, FaceSource
 from fsdeploy.images import read_image
+
+logger = logging.getLogger(__name__)
 
 
 def match_by_hash(files: Iterable[Path], alignments: Alignments) -> dict[Path, FaceHeader]:
@@ -29,44 +36,71 @@ def match_by_hash(files: Iterable[Path], alignments: Alignments) -> dict[Path, F
     Raises:
         InputError: a file cannot be read or is no image.
     """
-    known: dict[str, list[tuple[str, int, FaceRecord]]] = defaultdict(list)
-    for frame, faces in alignments.frames.items():
-        places = alignments.positions.get(frame, range(len(faces)))
-        for index, face in zip(places, faces, strict=True):
-            digest = face.extra.get("hash")
-            if isinstance(digest, str):
-                known[digest.lower()].append((frame, index, face))
-    seen: dict[str, int] = defaultdict(int)
-    matched: dict[Path, FaceHeader] = {}
-    for path in files:
-        digest = hashlib.sha1(read_image(path).tobytes(), usedforsecurity=False).hexdigest()
-        turn, seen[digest] = seen[digest], seen[digest] + 1
-        if turn < len(known[digest]):
-            frame, index, face = known[digest][turn]
-            matched[path] = FaceHeader(face, _source(frame, index, alignments.version))
-    return matched
+    find = _Finder(alignments)
+    found = {path: find(read_image(path)) for path in files}
+    return {path: header for path, header in found.items() if header is not None}
 
 
-def _source(frame: str, index: int, version: float) -> FaceSource:
-    return FaceSource(
-        alignments_version=version,
-        original_filename=f"{Path(frame).stem}_{index}.png",
-        face_index=index,
-        source_filename=frame,
-    )
+class _Finder:
+    """Finds the header of one image after the other; equal images take the faces of their hash in turn."""
+
+    def __init__(self, alignments: Alignments) -> None:
+        self._version = alignments.version
+        self._known: dict[str, list[tuple[str, int, FaceRecord]]] = defaultdict(list)
+        self._seen: dict[str, int] = defaultdict(int)
+        for frame, faces in alignments.frames.items():
+            places = alignments.positions.get(frame, range(len(faces)))
+            for index, face in zip(places, faces, strict=True):
+                digest = face.extra.get("hash")
+                if isinstance(digest, str):
+                    self._known[digest.lower()].append((frame, index, face))
+
+    def __call__(self, image: NDArray[np.uint8]) -> FaceHeader | None:
+        digest = hashlib.sha1(image.tobytes(), usedforsecurity=False).hexdigest()
+        turn = self._seen[digest]
+        self._seen[digest] += 1
+        if turn >= len(self._known.get(digest, ())):
+            return None
+        frame, index, face = self._known[digest][turn]
+        source = FaceSource(
+            alignments_version=self._version,
+            original_filename=f"{Path(frame).stem}_{index}.png",
+            face_index=index,
+            source_filename=frame,
+        )
+        return FaceHeader(face, source)
 
 
-def add_headers(files: Iterable[Path], alignments: Alignments, output: Path) -> list[Path]:
-    """Write every face that `match_by_hash` finds as a PNG with its header into `output`; the originals stay.
+def add_headers(
+    files: Iterable[Path], alignments: Alignments, output: Path, after_each: Callable[[], None] = lambda: None
+) -> list[Path]:
+    """Write every face that its hash finds as a PNG with its header into `output`; the originals stay.
+
+    Args:
+        files, alignments: as in `match_by_hash`.
+        after_each: called after each file (for a progress display).
 
     Returns:
-        The files that match nothing.
+        The files that match nothing or cannot be read.
 
     Raises:
-        InputError: a file cannot be read, or `output` not be written.
+        InputError: `output` cannot be written, or `output` is the folder of the originals.
     """
-    ordered = list(files)
-    matched = match_by_hash(ordered, alignments)
-    for path, header in matched.items():
-        write_face(output / f"{path.stem}.png", read_image(path), header)
-    return [path for path in ordered if path not in matched]
+    find = _Finder(alignments)
+    strangers = []
+    for path in files:
+        if output.resolve() == path.parent.resolve():
+            raise InputError(f"{output} holds the originals: give another folder for the faces with headers")
+        try:
+            image = read_image(path)
+        except InputError as error:
+            logger.warning("%s", error)
+            header = None
+        else:
+            header = find(image)
+        if header is None:
+            strangers.append(path)
+        else:
+            write_face(output / f"{path.stem}.png", image, header)
+        after_each()
+    return strangers

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import pickle
 import zlib
 
@@ -10,6 +11,7 @@ import cv2
 import numpy as np
 import pytest
 
+from fsdeploy.errors import InputError
 from fsdeploy.faces.alignments import read_alignments
 from fsdeploy.faces.legacy import add_headers, match_by_hash
 from fsdeploy.faces.png import read_face
@@ -55,3 +57,36 @@ def test_the_headers_are_written_to_copies_and_strangers_are_named(old_set):
     image, header = read_face(output / "two.png")
     assert np.array_equal(image, cv2.imread(str(old_set / "two.png")))
     assert header.face.x == 3
+
+
+def test_a_file_that_is_no_image_costs_only_itself(old_set):
+    (old_set / "broken.png").write_bytes(b"no image")
+    known = read_alignments(old_set / "alignments.fsa")
+    strangers = add_headers(sorted(old_set.glob("*.png")), known, old_set / "new")
+    assert [path.name for path in strangers] == ["broken.png", "stranger.png"]
+    assert len(list((old_set / "new").iterdir())) == 3
+
+
+def run(*words):
+    from click.testing import CliRunner
+
+    from fsdeploy.cli.add_headers import add_headers as command
+
+    return CliRunner().invoke(command, [str(word) for word in words])
+
+
+def test_the_command_says_what_it_found_and_what_not(old_set):
+    words = (old_set, "-a", old_set / "alignments.fsa", "-o", old_set / "new")
+    done = run(*words)
+    assert done.exit_code == 0, done.output
+    assert "3 of 4 faces" in done.output
+    assert "stranger.png" in done.output
+    assert json.loads(run(*words, "--json").output)["not_found"] == ["stranger.png"]
+
+
+def test_the_command_never_writes_over_the_originals_and_names_a_wrong_file(old_set, tmp_path_factory):
+    assert "originals" in str(run(old_set, "-a", old_set / "alignments.fsa", "-o", old_set).exception)
+    other = tmp_path_factory.mktemp("other")
+    (other / "a.fsa").write_bytes(zlib.compress(pickle.dumps({})))
+    assert "knows none" in str(run(old_set, "-a", other / "a.fsa", "-o", other / "new").exception)
+    assert isinstance(run(other / "gone", "-a", other / "a.fsa", "-o", other).exception, InputError)
