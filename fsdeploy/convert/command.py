@@ -22,7 +22,7 @@ from fsdeploy.convert.credentials import MIME_TYPES, SigningKey, check_signable,
 from fsdeploy.convert.landmarks import FaceIndex, load_faces
 from fsdeploy.convert.model import exported_model
 from fsdeploy.convert.pipeline import Conversion, convert
-from fsdeploy.convert.provenance import NO_MARK_NOTICE, Mark
+from fsdeploy.convert.provenance import NO_MARK_NOTICE, Mark, read_source_type
 from fsdeploy.convert.report import Report
 from fsdeploy.convert.settings import (
     DEFAULT_COLOR,
@@ -58,6 +58,8 @@ def run(chosen: Mapping[str, Any]) -> tuple[Report, list[str]]:
     values = parse_values(chosen["assignments"], chosen["config"])
     writer_name = chosen["writer"] or writer_for(output)
     _check_output(output, chosen["source"], writer_name, chosen["force"])
+    if chosen["transparent"] and writer_name not in ("opencv", "pillow"):
+        raise InputError(f"--transparent needs images, not the writer '{writer_name}': give a folder as output")
     source = open_source(chosen["source"])
     faces = load_faces(chosen["source"], chosen["alignments"], chosen["faces"], chosen["landmarks"])
     _check_faces(faces, source)
@@ -117,6 +119,13 @@ def _check_output(output: Path, source: Path, writer: str, force: bool) -> None:
 
 def _check_faces(faces: FaceIndex, source: FrameSource) -> None:
     """Refuse landmarks of another input: nothing would be swapped and nobody would know why."""
+    size = (source.info.height, source.info.width)
+    if faces.sizes and size not in faces.sizes.values():
+        height, width = next(iter(faces.sizes.values()))
+        raise InputError(
+            f"{faces.source} was made from frames of {width}x{height}, {source.info.path} has {size[1]}x{size[0]}: "
+            "use the frames that the faces were extracted from"
+        )
     keys = source.keys()
     if keys is None and isinstance(source, VideoFile):
         # Any number will do: a video's keys differ by nothing else.
@@ -173,7 +182,8 @@ def _sign_outputs(output: Path, source: FrameSource, signing: SigningKey, report
         return
     originals = {Path(key).stem: source.info.path / key for key in source.keys() or []}
     for path in sorted(output.iterdir()):
-        if path.suffix.lower() in MIME_TYPES:
+        # Frames that were not swapped carry no mark, and have nothing to be signed for.
+        if path.suffix.lower() in MIME_TYPES and read_source_type(path) is not None:
             sign(path, signing, facts, originals.get(path.stem))
 
 

@@ -61,7 +61,7 @@ class ImageFolderWriter(Writer):
 
     def encode(self, picture: Picture) -> Any:
         xmp = None
-        if self.info.mark is not None and self.can_mark() and picture.status is not Status.SKIPPED:
+        if self.info.mark is not None and self.can_mark() and picture.status is Status.SWAPPED:
             xmp = self.info.mark.xmp()
         alpha = picture.alpha
         if alpha is not None and self.options.separate_mask:

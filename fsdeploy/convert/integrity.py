@@ -6,6 +6,7 @@ import struct
 from pathlib import Path
 from typing import BinaryIO
 
+_MAX_BOXES = 10_000
 _EBML, _SEGMENT = b"\x1aE\xdf\xa3", b"\x18S\x80g"
 
 
@@ -33,7 +34,9 @@ def missing_bytes(path: Path) -> int:
 def _boxes_end(stream: BinaryIO, size: int) -> int:
     """Where the last top-level box of an ISO file ends, by its own size."""
     position = 0
-    while position + 8 <= size:
+    for _ in range(_MAX_BOXES):
+        if position + 8 > size:
+            break
         stream.seek(position)
         length = struct.unpack(">I", stream.read(8)[:4])[0]
         if length == 1:

@@ -1,7 +1,8 @@
 """The swap of one frame as pure functions: crop, mask, colour, paste. No state, no files, no threads.
 
 Example:
-    from fsdeploy.convert.swap import default_look, swap_frame
+    from fsdeploy.convert.settings import default_look
+    from fsdeploy.convert.swap import swap_frame
     from fsdeploy.runtime import Swapper
 
     swapper, look = Swapper("a2b.onnx"), default_look()

@@ -104,6 +104,15 @@ def test_faces_of_frames_of_another_size_are_refused(tmp_path) -> None:
         faces.faces(frame(0, "clip_000001.mp4"))
 
 
+def test_a_folder_of_faces_of_larger_frames_is_refused_before_work_starts(tmp_path, dimmer, fsdeploy) -> None:
+    (tmp_path / "faces").mkdir()
+    face_png(tmp_path / "faces" / "a.png", "c_000001.png", 0, (1080, 1920))
+    clip = write_clip(tmp_path / "c.mp4", [np.zeros((48, 64, 3), np.uint8)] * 2)
+    out = tmp_path / "o.mp4"
+    code, _, err = fsdeploy("convert", "-m", dimmer, "-i", clip, "-o", out, "-f", tmp_path / "faces")
+    assert code == 2 and "1920x1080" in err and "64x48" in err and not out.exists()
+
+
 def test_a_folder_of_faces_beside_alignments_keeps_only_its_own(tmp_path) -> None:
     from fsdeploy.faces.alignments import Alignments, write_alignments
 
@@ -187,3 +196,23 @@ def test_the_real_clip_is_found_with_its_own_alignments(real_data) -> None:
     video = VideoFile(real_data / "clip_A.mp4")
     counts = [len(faces.faces(entry)) for entry in video.frames(0, 12)]
     assert counts == [1] * 12 and not video.damage
+
+
+@pytest.mark.slow
+def test_the_real_clip_keeps_its_frames_timing_size_and_tags(real_data, tmp_path, dimmer, fsdeploy) -> None:
+    import av
+
+    out = tmp_path / "o.mp4"
+    options = ("--faces", real_data / "faces" / "A", "--set", "writer.video.preset=ultrafast")
+    code, summary, err = fsdeploy("convert", "-m", dimmer, "-i", real_data / "clip_A.mp4", "-o", out, *options)
+    assert code == 0, err
+    assert "331 frames read, 331 written: 111 swapped, 220 unchanged" in summary
+
+    def facts(path: Path) -> tuple:
+        with av.open(str(path)) as video:
+            context = video.streams.video[0].codec_context
+            tags = (context.color_primaries, context.color_trc, context.colorspace, context.color_range)
+            shown = [frame.pts * frame.time_base for frame in video.decode(video=0)]
+            return context.width, context.height, video.streams.video[0].average_rate, tuple(map(int, tags)), shown
+
+    assert facts(out) == facts(real_data / "clip_A.mp4")

@@ -33,7 +33,15 @@ def xmp_of(path: Path) -> str:
 
 @pytest.mark.parametrize(
     ("writer", "form"),
-    [("opencv", "png"), ("opencv", "jpg"), ("pillow", "tif"), ("pillow", "png"), ("pillow", "jpg"), ("pillow", "webp")],
+    [
+        ("opencv", "png"),
+        ("opencv", "jpg"),
+        ("opencv", "tif"),
+        ("pillow", "tif"),
+        ("pillow", "png"),
+        ("pillow", "jpg"),
+        ("pillow", "webp"),
+    ],
 )
 def test_images_carry_the_source_type_where_other_programs_look_for_it(
     tmp_path, dimmer, fsdeploy, writer: str, form: str
@@ -152,15 +160,18 @@ def test_a_signed_video_is_valid_and_names_its_source_type_until_a_byte_is_chang
     assert validation_state(out).startswith("Invalid")
 
 
-def test_every_image_of_a_folder_is_signed(tmp_path, dimmer, fsdeploy, certificate) -> None:
+def test_images_are_signed_where_something_was_swapped(tmp_path, dimmer, fsdeploy, certificate) -> None:
     from fsdeploy.convert.credentials import validation_state
 
     frames, faces = one_frame(tmp_path)
+    cv2.imwrite(str(frames / "2.png"), np.full((60, 64, 3), 120, np.uint8))
     code, _, err = fsdeploy(
         "convert", "-m", dimmer, "-i", frames, "-o", tmp_path / "o", "-l", faces, "--sign", *certificate
     )
     assert code == 0, err
     assert validation_state(tmp_path / "o" / "1.png") == "Valid"
+    assert validation_state(tmp_path / "o" / "2.png") == "Unsigned"
+    assert read_source_type(tmp_path / "o" / "2.png") is None
 
 
 def test_what_cannot_be_signed_is_refused_before_work_starts(tmp_path, dimmer, fsdeploy, certificate) -> None:

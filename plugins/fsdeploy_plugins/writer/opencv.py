@@ -9,6 +9,7 @@ from fsdeploy.config.option import option
 from fsdeploy.convert.frame import OutputInfo
 from fsdeploy.convert.images import ImageFolderWriter
 from fsdeploy.convert.provenance import mark_jpeg, mark_png
+from fsdeploy.convert.tiff import write_tiff
 from fsdeploy.errors import InputError
 
 _WITH_ALPHA = ("png", "tif")
@@ -37,7 +38,7 @@ class OpenCVWriter(ImageFolderWriter):
             raise InputError(f"{chosen.format} holds no alpha: choose {', '.join(_WITH_ALPHA)}, or separate_mask")
 
     def can_mark(self) -> bool:
-        return self.options.format in _MARKERS
+        return self.options.format in (*_MARKERS, "tif")
 
     def can_alpha(self) -> bool:
         return self.options.format in _WITH_ALPHA
@@ -48,6 +49,8 @@ class OpenCVWriter(ImageFolderWriter):
             "png": [cv2.IMWRITE_PNG_COMPRESSION, chosen.png_compress_level],
             "jpg": [cv2.IMWRITE_JPEG_QUALITY, chosen.jpg_quality],
         }.get(chosen.format, [])
+        if chosen.format == "tif":  # OpenCV's own cannot be marked
+            return write_tiff(image, xmp)
         extension = f".{chosen.format}"
         done, pixels = cv2.imencode(extension, image, parameters)
         if not done:
