@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 @click.option("--data-only", is_flag=True, help="Write the data set and leave: faces, clips, alignments.")
 @click.option("--seed", type=click.IntRange(0, 2**31 - 1), default=1, show_default=True, help="Other seed, other data.")
 @click.option(
-    "-i", "--iterations", type=click.IntRange(1), default=1000, show_default=True, help="More trains a sharper swap."
+    "-i", "--iterations", type=click.IntRange(1), default=1500, show_default=True, help="More trains a sharper swap."
 )
 @click.option("--force", is_flag=True, help="Replace an earlier demo in the folder.")
 @click.option("--json", "as_json", is_flag=True, help="Print the outcome as JSON; progress goes to stderr.")

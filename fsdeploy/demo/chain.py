@@ -52,7 +52,7 @@ class DemoSettings:
 
     folder: Path
     seed: int = 1
-    iterations: int = 1000
+    iterations: int = 1500
     size: DataSize = field(default_factory=DataSize)
     data_only: bool = False
     force: bool = False

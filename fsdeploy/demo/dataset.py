@@ -50,9 +50,9 @@ class SideData:
 class DataSize:
     """How much is drawn."""
 
-    faces: int = 200
+    faces: int = 250
     """Per identity."""
-    clip_frames: int = 75
+    clip_frames: int = 60
     held_out: int = 60
     """Scenes that no training face shows."""
 

@@ -24,6 +24,7 @@ Pair = tuple[Drawing, Drawing]
 
 _SHEET_COLUMNS = 8
 _TILE = 128
+_TILE_COVERAGE = 0.85
 
 
 def judge_swapper(a2b: Path, pairs: Sequence[Pair]) -> Figures:
@@ -85,7 +86,7 @@ def _unit(images: Image) -> NDArray[np.float32]:
 
 
 def _tile(frame: Image, face: AlignedFace) -> Image:
-    return face.crop(frame, _TILE, "face", 1.0)
+    return face.crop(frame, _TILE, "face", _TILE_COVERAGE)
 
 
 def _pasted(swapper: Swapper, drawings: Sequence[Drawing]) -> list[Image]:
@@ -98,9 +99,9 @@ def _pasted(swapper: Swapper, drawings: Sequence[Drawing]) -> list[Image]:
         matrix = _crop_matrix(face, size, facts)
         # Output pixel -> frame -> tile pixel, in one map.
         back = np.linalg.inv(np.vstack([matrix, (0.0, 0.0, 1.0)]))
-        to_tile = face.crop_matrix(_TILE, "face", 1.0) @ back
+        to_tile = face.crop_matrix(_TILE, "face", _TILE_COVERAGE) @ back
         laid = cv2.warpAffine(output, to_tile, (_TILE, _TILE), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
-        points = face.aligned_landmarks(_TILE, "face", 1.0)
+        points = face.aligned_landmarks(_TILE, "face", _TILE_COVERAGE)
         mask = landmark_mask("extended", points, _TILE, dilation=-2.0, blur_kernel=9)[..., None] / np.float32(255)
         under = _tile(drawing.frame, face).astype(np.float32)
         tiles.append(np.round(under * (1.0 - mask) + np.clip(laid, 0.0, 1.0) * 255.0 * mask).astype(np.uint8))

@@ -84,7 +84,7 @@ def clip_scenes(rng: np.random.Generator, frames: int, frame_rate: float) -> lis
         fast = 0.4 * np.sin(2.0 * np.pi * 2.3 * hertz * time + phases[1])
         return np.asarray(size * (np.sin(2.0 * np.pi * hertz * time + phases[0]) + fast) / 1.4)
 
-    yaw, pitch, roll = wave(0.45, 0.3), wave(0.14, 0.4), wave(0.09, 0.25)
+    yaw, pitch, roll = wave(0.36, 0.3), wave(0.14, 0.4), wave(0.09, 0.25)
     mouth = np.clip(wave(0.6, 1.1), 0.0, 1.0)
     smile, brows = 0.3 + wave(0.5, 0.35), wave(0.6, 0.5)
     blinks = rng.uniform(0.15, 0.85, 2) * time[-1] if frames else np.zeros(2)
