@@ -2,31 +2,33 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Literal
 
 import click
 
+_PATH = click.Path(path_type=Path)
 
-@click.command("preview-data")
-@click.option("-A", "--input-a", "input_a", required=True, type=click.Path(path_type=Path), help="Faces of A.")
-@click.option("-B", "--input-b", "input_b", required=True, type=click.Path(path_type=Path), help="Faces of B.")
-@click.option(
-    "-o", "--output", required=True, type=click.Path(dir_okay=False, path_type=Path), help="Picture to write."
-)
-@click.option("-s", "--size", default=128, show_default=True, type=click.IntRange(32, 1024), help="Edge of the faces.")
+
+@click.command("preview-data", short_help="Write a contact sheet of what the model is fed.")
+@click.option("-A", "--input-A", "input_a", required=True, type=_PATH, help="Faces of A.")
+@click.option("-B", "--input-B", "input_b", required=True, type=_PATH, help="Faces of B.")
+@click.option("-o", "--output", required=True, type=_PATH, help="Picture to write.")
+@click.option("-s", "--size", default=128, show_default=True, type=click.IntRange(16, 1024), help="Edge of the faces.")
 @click.option("-n", "--faces", default=8, show_default=True, type=click.IntRange(1, 64), help="Faces per side.")
-@click.option("--centering", default="face", show_default=True, help="Where the crop is centred: face, head or legacy.")
-@click.option("--coverage", default=100.0, show_default=True, help="Percent of the centred face: 62.5 to 100.")
-@click.option("--vertical-offset", default=0, show_default=True, help="Shift in percent of the edge: -25 to 25.")
-@click.option("--mask-type", default="extended", show_default=True, help="Face mask, such as extended or components.")
-@click.option("--no-augment-color", is_flag=True, help="Leave colours alone.")
-@click.option("--no-flip", is_flag=True, help="Mirror no faces.")
-@click.option("--no-warp", is_flag=True, help="Do not warp the feed.")
-@click.option("--warp-to-landmarks", is_flag=True, help="Warp towards similar faces of the other side.")
+@click.option("-m", "--model-dir", type=_PATH, help="Model folder whose options are shown. [default: a new model's]")
+@click.option("-t", "--trainer", "plugin", default="original", show_default=True, help="Model plugin.")
+@click.option("--config", "config_file", type=_PATH, help="Options in TOML: see 'fsdeploy config init'.")
+@click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="Set one option; may be repeated.")
+@click.option("-M", "--warp-to-landmarks", is_flag=True, help="Warp towards similar landmarks of the other side.")
+@click.option("-P", "--no-flip", is_flag=True, help="Do not mirror faces.")
+@click.option("-c", "--no-augment-color", is_flag=True, help="Do not vary colours.")
+@click.option("-W", "--no-warp", is_flag=True, help="Do not distort what the model is fed.")
 @click.option(
     "--augment-on", default="cpu", type=click.Choice(["cpu", "device"]), help="Which of the two paths to show."
 )
-@click.option("--seed", default=0, show_default=True, help="Which batch to show.")
+@click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Another number, another batch.")
 @click.option("--json", "as_json", is_flag=True, help="Print what the folders hold as JSON.")
 def preview_data(
     input_a: Path,
@@ -34,15 +36,15 @@ def preview_data(
     output: Path,
     size: int,
     faces: int,
-    centering: str,
-    coverage: float,
-    vertical_offset: int,
-    mask_type: str,
-    no_augment_color: bool,
-    no_flip: bool,
-    no_warp: bool,
+    model_dir: Path | None,
+    plugin: str,
+    config_file: Path | None,
+    settings: tuple[str, ...],
     warp_to_landmarks: bool,
-    augment_on: str,
+    no_flip: bool,
+    no_augment_color: bool,
+    no_warp: bool,
+    augment_on: Literal["cpu", "device"],
     seed: int,
     as_json: bool,
 ) -> None:
@@ -51,24 +53,22 @@ def preview_data(
     \b
     Examples:
       fsdeploy preview-data -A faces_a -B faces_b -o sheet.png
-      fsdeploy preview-data -A faces_a -B faces_b -o sheet.png --mask-type components --coverage 87.5
-      fsdeploy preview-data -A faces_a -B faces_b -o sheet.png --no-augment-color --warp-to-landmarks
+      fsdeploy preview-data -A faces_a -B faces_b -o sheet.png --set mask_type=components --set coverage=87.5
+      fsdeploy preview-data -A faces_a -B faces_b -o sheet.png -m my_model --no-augment-color --warp-to-landmarks
     """
-    import json
+    from dataclasses import replace
 
-    from fsdeploy.config.option import from_mapping
-    from fsdeploy.config.training import FaceOptions, LoaderOptions, MaskOptions, TrainingOptions
+    from fsdeploy.cli.log import show_log
     from fsdeploy.images import write_image
+    from fsdeploy.model.registry import model_class
     from fsdeploy.training.config import TrainConfig
     from fsdeploy.training.data.contact_sheet import contact_sheet
     from fsdeploy.training.data.loader import TrainLoader
+    from fsdeploy.training.setup import gather_options
 
-    face = {"centering": centering, "coverage": coverage, "vertical_offset": vertical_offset}
-    options = TrainingOptions(
-        face=from_mapping(FaceOptions, face),
-        mask=from_mapping(MaskOptions, {"mask_type": mask_type}),
-        loader=from_mapping(LoaderOptions, {"num_processes": 0, "cache_budget": 0, "augment_on": augment_on}),
-    )
+    show_log("WARNING")
+    options, _ = gather_options(model_class(plugin), model_dir, config_file, settings)
+    options = replace(options, loader=replace(options.loader, num_processes=0, cache_budget=0))
     config = TrainConfig(
         folders=(input_a, input_b),
         batch_size=faces,
@@ -77,9 +77,10 @@ def preview_data(
         warp=not no_warp,
         cache_landmarks=warp_to_landmarks,
     )
-    loader = TrainLoader(size, (size,), "bgr", config, options=options, seed=seed, minimum_faces=1, quiet=False)
+    loader = TrainLoader(
+        size, (size,), "bgr", config, options=options, seed=seed, augment_on=augment_on, minimum_faces=1, quiet=as_json
+    )
     feeds, targets, meta = next(loader)
     write_image(output, contact_sheet(feeds, targets, meta, [input_a.name, input_b.name]))
-    click.echo(
-        json.dumps([scan.as_dict() for scan in loader.scans], indent=2) if as_json else f"{loader.table}\n{output}"
-    )
+    summary = json.dumps([scan.as_dict() for scan in loader.scans], indent=2)
+    click.echo(summary if as_json else f"{loader.table}\n{output}")

@@ -40,9 +40,9 @@ def test_the_folders_contents_are_printed_as_json(real_data, tmp_path):
 
 def test_wrong_options_are_named(real_data, tmp_path):
     for arguments, error in (
-        (["--coverage", "50"], ConfigError),
-        (["--mask-type", "none"], ConfigError),
-        (["--mask-type", "vgg-clear"], InputError),
+        (["--set", "coverage=50"], ConfigError),
+        (["--set", "mask_type=none"], ConfigError),
+        (["--set", "mask_type=vgg-clear"], InputError),
     ):
         result = run(real_data, tmp_path, *arguments)
         assert isinstance(result.exception, error)

@@ -15,7 +15,7 @@ from fsdeploy.faces.masks import landmark_mask, stored_mask
 from fsdeploy.images import read_image
 from fsdeploy.training.data.cache import crop_digest
 from fsdeploy.training.data.masks import DRAWN_MASKS, MaskName, mask_names
-from fsdeploy.training.data.scan import ScannedFace
+from fsdeploy.training.data.scan import SMALLEST_FACE, ScannedFace
 
 _FORMAT = 1
 """Counts changes of what a crop looks like: kept crops of another number are not used."""
@@ -76,8 +76,10 @@ class CropSpec:
         """
         if image is None:
             image = read_image(face.path)
-        if image.shape[0] != image.shape[1]:
-            raise InputError(f"{face.path} is {image.shape[1]}x{image.shape[0]}, not square: extract the face again")
+        if image.shape[0] != image.shape[1] or image.shape[0] < SMALLEST_FACE:
+            raise InputError(
+                f"{face.path} is now {image.shape[1]}x{image.shape[0]}, which is no face: extract it again"
+            )
         stored: Centering = "legacy" if face.legacy else "head"
         colour = sub_crop(
             image, face.aligned.offsets, stored, self.centering, self.coverage, self.vertical_offset, self.size

@@ -170,8 +170,10 @@ def mesh_map(index: Tensor, matrices: Tensor) -> Tensor:
 
 def sample(images: Tensor, places: Tensor) -> Tensor:
     """Images (rows, C, S, S) at places (rows, 2, S, S) in pixels, bilinear; the edge pixels are repeated outside."""
-    scaled = places.permute(0, 2, 3, 1) * (2 / (images.shape[-1] - 1)) - 1
-    return F.grid_sample(images, scaled, mode="bilinear", padding_mode="border", align_corners=True)
+    last = images.shape[-1] - 1
+    # Limited here, for not every device offers a border mode.
+    scaled = places.permute(0, 2, 3, 1).clamp(0, last) * (2 / last) - 1
+    return F.grid_sample(images, scaled, mode="bilinear", padding_mode="zeros", align_corners=True)
 
 
 def shrink(images: Tensor, edge: int) -> Tensor:

@@ -7,6 +7,7 @@ run needs, and it holds the stored mask if the run uses one. Nothing a single fi
 from __future__ import annotations
 
 import os
+import struct
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -25,6 +26,8 @@ from fsdeploy.training.data.masks import DRAWN_MASKS, mask_names
 
 MINIMUM_FACES = 25
 """Usable faces per folder below which training does not start. A folder may be smaller than the batch."""
+SMALLEST_FACE = 16
+"""Smallest edge of a stored face in pixels; extraction starts at 256."""
 FEW_FACES = 250
 """Usable faces per folder below which a warning is due."""
 
@@ -136,6 +139,9 @@ def _read(path: Path) -> tuple[FaceHeader, int, int] | FsdeployError:
         data = path.read_bytes()
         header = read_header(data, path.name)
         check_complete(data)
+        width, height = struct.unpack(">II", data[16:24])
+        if width != height or width < SMALLEST_FACE:
+            raise NotAFaceError(f"is {width}x{height}; faces are square with an edge of {SMALLEST_FACE} or more")
         return header, len(data), path.stat().st_mtime_ns
     except OSError as error:
         return InputError(f"cannot be read: {error.strerror or error}")

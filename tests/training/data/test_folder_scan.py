@@ -11,6 +11,7 @@ import pytest
 
 from fsdeploy.config.training import FaceOptions, LossOptions, MaskOptions, TrainingOptions
 from fsdeploy.errors import InputError
+from fsdeploy.training.data.data_set import TrainSet
 from fsdeploy.training.data.scan import scan_folder, scan_table
 
 STORED = TrainingOptions(mask=MaskOptions(mask_type="custom_face"))
@@ -113,6 +114,47 @@ def test_a_damaged_stored_mask_is_found(new_folder, monkeypatch):
 
     monkeypatch.setattr(records.StoredMask, "decompress", broken)
     assert statuses(scan_folder(folder, STORED)) == {"face_000.png": "unreadable"}
+
+
+def test_an_image_that_is_not_square_or_tiny_is_no_face(new_folder):
+    from fsdeploy.faces.png import read_face, write_face
+
+    folder = new_folder("faces", 3)
+    image, header = read_face(folder / "face_000.png")
+    write_face(folder / "face_000.png", image[:100], header)
+    write_face(folder / "face_001.png", image[:1, :1], header)
+    scan = scan_folder(folder, TrainingOptions())
+    assert [entry.status for entry in scan.skipped] == ["no header", "no header"]
+    assert "128x100" in scan.skipped[0].reason
+    assert "1x1" in scan.skipped[1].reason
+
+
+def test_mutated_faces_cost_only_themselves(new_folder):
+    """Whatever bytes a file holds, the scan classifies it, and a usable face can be cropped or is skipped."""
+    folder = new_folder("faces", 1, masks=("custom_face",))
+    good = (folder / "face_000.png").read_bytes()
+    random = np.random.default_rng(0)
+    for i in range(150):
+        data = bytearray(good)
+        start = int(random.integers(0, len(data)))
+        kind = i % 3
+        if kind == 0:  # single bytes
+            for place in random.integers(0, len(data), 4):
+                data[place] = random.integers(256)
+        elif kind == 1:  # a hole
+            del data[start : start + int(random.integers(1, 500))]
+        else:  # header text with sound checksums
+            text = data.index(b"iTXt")
+            length = struct.unpack(">I", data[text - 4 : text])[0]
+            for place in random.integers(text + 60, text + length, 3):
+                data[place] = random.integers(32, 127)
+            data[text + 4 + length : text + 8 + length] = struct.pack(">I", zlib.crc32(data[text : text + 4 + length]))
+        (folder / f"mutated_{i:03d}.png").write_bytes(data)
+    scan = scan_folder(folder, STORED)
+    assert len(scan.faces) + len(scan.skipped) == 151
+    dataset = TrainSet("A", folder, 32, options=STORED, scan=scan)
+    for index in range(len(dataset)):
+        assert dataset[index][0].shape == (32, 32, 6)
 
 
 def test_real_faces_of_the_original_program_are_all_usable(real_data):
