@@ -370,7 +370,7 @@ class _Run:
         if status is Status.FAILED:
             self.report.failed.append((done.frame.key, done.reason or "failed"))
         try:
-            with self.report.timed("write"):
+            with self.report.timed("encode"):
                 self.job.writer.write(picture, encoded)
         except OutputFullError as error:
             self.report.stopped = str(error)

@@ -28,7 +28,7 @@ from fsdeploy.faces.landmarks import to_68
 from fsdeploy.faces.records import FaceRecord
 from fsdeploy.runtime.geometry import FaceGeometry
 from fsdeploy.runtime.metadata import SwapMetadata
-from fsdeploy.runtime.paste import crop_patch, paste_patch, scale_of
+from fsdeploy.runtime.paste import crop_patch, paste_patch, scale_of, warp_patch
 
 
 class Model(Protocol):
@@ -85,7 +85,7 @@ class Blended:
     """A frame with its swapped faces."""
 
     image: NDArray[np.uint8]
-    """(H, W, 3) uint8 BGR."""
+    """(H, W, 3) uint8 BGR: the finished frame; with `alpha`, the faces' own straight colour where they are."""
     alpha: NDArray[np.uint8] | None
     """(H, W) merged opacity of the faces, if asked for."""
     patches: tuple[Patch, ...]
@@ -215,21 +215,54 @@ def blend_faces(
         notes += [note] if note else []
     if want_patches:
         return Blended(frame, None, tuple(made), tuple(notes))
-    image = frame.copy()
-    merged = np.zeros(frame.shape[:2], np.float32) if want_alpha else None
     order = range(len(made)) if look.original_paste else sorted(range(len(made)), key=lambda i: _eye_distance(faces[i]))
-    for number in order:
-        opacity = made[number].pixels[..., 3]
-        pasted = paste_patch(
-            image, made[number].pixels[..., :3], opacity * opacity if look.original_paste else opacity,
-            made[number].matrix,
-        )  # fmt: skip
-        if pasted is not None and merged is not None:
-            height, width = pasted.alpha.shape
-            region = merged[pasted.y : pasted.y + height, pasted.x : pasted.x + width]
-            region += pasted.alpha * (1.0 - region)
-    alpha = None if merged is None else np.rint(merged * 255.0).astype(np.uint8)
-    return Blended(image, alpha, (), tuple(notes))
+    ordered = [made[number] for number in order]
+    if look.original_paste:
+        ordered = [_counted_twice(patch) for patch in ordered]
+    if want_alpha:
+        image, alpha = _cut_out(frame, ordered)
+        return Blended(image, alpha, (), tuple(notes))
+    image = frame.copy()
+    for patch in ordered:
+        paste_patch(image, patch.pixels[..., :3], patch.pixels[..., 3], patch.matrix)
+    return Blended(image, None, (), tuple(notes))
+
+
+def _counted_twice(patch: Patch) -> Patch:
+    """The patch with the weight that the original program gives it."""
+    pixels = patch.pixels.copy()
+    pixels[..., 3] *= pixels[..., 3]
+    return Patch(pixels, patch.matrix)
+
+
+def _cut_out(frame: NDArray[np.uint8], patches: Sequence[Patch]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """Faces alone: straight colour (H, W, 3), the frame's own where there is no face, and merged opacity (H, W).
+
+    Laying the result over the frame by its alpha gives exactly what pasting gives; the background is not in it.
+    """
+    image, alpha = frame.copy(), np.zeros(frame.shape[:2], np.uint8)
+    shape = (frame.shape[0], frame.shape[1])
+    warped = [warp_patch(shape, patch.pixels[..., :3], patch.pixels[..., 3], patch.matrix) for patch in patches]
+    visible = [entry for entry in warped if entry is not None]
+    if not visible:
+        return image, alpha
+    x0, y0 = min(entry.x for entry in visible), min(entry.y for entry in visible)
+    x1 = max(entry.x + entry.alpha.shape[1] for entry in visible)
+    y1 = max(entry.y + entry.alpha.shape[0] for entry in visible)
+    merged = np.zeros((y1 - y0, x1 - x0, 4), np.float32)
+    for entry in visible:
+        height, width = entry.alpha.shape
+        region = merged[entry.y - y0 : entry.y - y0 + height, entry.x - x0 : entry.x - x0 + width]
+        region *= (1.0 - entry.alpha)[..., None]
+        region[..., :3] += entry.colour
+        region[..., 3] += entry.alpha
+    opacity = merged[..., 3:]
+    shown = opacity > 1.0 / 512.0
+    straight = np.clip(merged[..., :3] / np.maximum(opacity, 1.0 / 512.0), 0.0, 1.0) * 255.0
+    part = image[y0:y1, x0:x1]
+    part[...] = np.where(shown, np.rint(straight), part)
+    alpha[y0:y1, x0:x1] = np.rint(opacity[..., 0] * 255.0)
+    return image, alpha
 
 
 def _eye_distance(face: CroppedFace) -> float:

@@ -17,14 +17,16 @@ Pixels = NDArray[Any]
 
 
 @dataclass(frozen=True)
-class Pasted:
-    """Where a patch landed in its frame."""
+class Warped:
+    """A patch in its frame."""
 
     x: int
     y: int
     """Top-left pixel of the region in the frame."""
     alpha: NDArray[np.float32]
     """(h, w) opacity of the patch in that region, 0..1."""
+    colour: NDArray[np.float32]
+    """(h, w, 3) premultiplied colour, 0..`alpha`."""
 
 
 def scale_of(matrix: NDArray[np.float64]) -> float:
@@ -73,7 +75,7 @@ def _shrunk_region(
     return small, fitted
 
 
-def paste_patch(frame: Pixels, patch: Pixels, alpha: NDArray[np.float32], matrix: NDArray[np.float64]) -> Pasted | None:
+def paste_patch(frame: Pixels, patch: Pixels, alpha: NDArray[np.float32], matrix: NDArray[np.float64]) -> Warped | None:
     """Blend a patch into `frame` in place, once, in the face's region only.
 
     The patch is premultiplied before the warp and its opacity clamped after it, so it ends without a dark fringe.
@@ -87,22 +89,31 @@ def paste_patch(frame: Pixels, patch: Pixels, alpha: NDArray[np.float32], matrix
     Returns:
         Where it landed, or None when nothing of it is visible.
     """
-    warped = _warp_visible(frame.shape[0], frame.shape[1], patch, alpha, np.asarray(matrix, np.float64))
+    warped = warp_patch((frame.shape[0], frame.shape[1]), patch, alpha, matrix)
     if warped is None:
         return None
-    x, y, colour, opacity = warped
-    region = frame[y : y + opacity.shape[0], x : x + opacity.shape[1]]
+    height, width = warped.alpha.shape
+    region = frame[warped.y : warped.y + height, warped.x : warped.x + width]
     # OpenCV's arithmetic: a third of numpy's time, and it rounds and saturates as it converts.
-    behind = cv2.multiply(region, cv2.merge([1.0 - opacity] * 3), dtype=cv2.CV_32F)
+    behind = cv2.multiply(region, cv2.merge([1.0 - warped.alpha] * 3), dtype=cv2.CV_32F)
     depth, top = (cv2.CV_16U, 65535.0) if frame.dtype == np.uint16 else (cv2.CV_8U, 255.0)
-    region[...] = cv2.addWeighted(behind, 1.0, colour, top, 0.0, dtype=depth)
-    return Pasted(x, y, opacity)
+    region[...] = cv2.addWeighted(behind, 1.0, warped.colour, top, 0.0, dtype=depth)
+    return warped
 
 
-def _warp_visible(
-    height: int, width: int, patch: Pixels, alpha: NDArray[np.float32], matrix: NDArray[np.float64]
-) -> tuple[int, int, NDArray[np.float32], NDArray[np.float32]] | None:
-    """Warp the opaque part of a patch into the frame: x, y, premultiplied colour (h, w, 3), opacity (h, w)."""
+def warp_patch(
+    shape: tuple[int, int], patch: Pixels, alpha: NDArray[np.float32], matrix: NDArray[np.float64]
+) -> Warped | None:
+    """Warp the opaque part of a patch into a frame of `shape` (height, width), without blending it.
+
+    Args:
+        patch, alpha, matrix: as of `paste_patch`.
+
+    Returns:
+        None when nothing of it is visible.
+    """
+    height, width = shape
+    matrix = np.asarray(matrix, np.float64)
     rows, columns = np.flatnonzero(alpha.any(axis=1)), np.flatnonzero(alpha.any(axis=0))
     if not rows.size:
         return None
@@ -121,7 +132,7 @@ def _warp_visible(
     np.clip(opacity, 0.0, 1.0, out=opacity)
     colour = np.asarray(cv2.cvtColor(warped, cv2.COLOR_BGRA2BGR), np.float32)
     np.maximum(np.asarray(cv2.min(colour, cv2.merge([opacity] * 3))), 0.0, out=colour)
-    return int(x0), int(y0), colour, opacity
+    return Warped(int(x0), int(y0), opacity, colour)
 
 
 def _prepared(

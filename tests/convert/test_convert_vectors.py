@@ -37,10 +37,21 @@ def test_the_frame_and_its_landmarks_are_those_of_the_vectors() -> None:
     ], atol=1e-3)  # fmt: skip
 
 
-def test_the_crop_of_the_original_is_reproduced() -> None:
-    np.testing.assert_allclose(ADJUSTED, [(0.794933, 0.135476, -290.2977), (-0.135476, 0.794933, 1.7943)], atol=1e-3)
-    crop = crop_patch(FRAME, ADJUSTED, SIZE)
-    np.testing.assert_allclose(crop.reshape(-1, 3).mean(0), [128.84, 113.88, 130.39], atol=0.3)
+@pytest.mark.parametrize(
+    ("size", "coverage", "centering", "offset", "mean"),
+    [
+        (256, 0.875, "face", 0.0, (128.84, 113.88, 130.39)),
+        (256, 0.875, "face", 0.1, (129.65, 105.44, 129.66)),
+        (64, 0.6875, "legacy", 0.0, (127.49, 126.72, 127.33)),
+        (128, 1.0, "head", 0.0, (125.36, 110.37, 124.91)),
+    ],
+)
+def test_the_crops_of_the_original_are_reproduced(size, coverage, centering, offset, mean) -> None:
+    matrix = FACE.adjusted_matrix(size, centering, coverage)
+    core = np.hypot(*matrix[:, 0]) / np.hypot(*FACE.matrix[:, 0])
+    matrix[1, 2] += offset * core
+    crop = crop_patch(FRAME, matrix, size)
+    np.testing.assert_allclose(crop.reshape(-1, 3).mean(0), mean, atol=0.5)
 
 
 @pytest.mark.parametrize(

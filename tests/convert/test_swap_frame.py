@@ -47,10 +47,24 @@ def test_white_faces_on_a_black_frame_show_the_mask_once(tmp_path) -> None:
     black = np.zeros_like(FRAME)
     faces = crop_faces(black, [FACE], model)
     swapped, _ = model.swap(np.stack([face.feed for face in faces]))
-    blended = blend_faces(black, faces, swapped, None, model, look(), want_alpha=True)
-    assert blended.alpha is not None
-    np.testing.assert_allclose(blended.image[..., 0].astype(int), blended.alpha.astype(int), atol=1)
-    assert blended.alpha.max() == 255 and blended.alpha[0, 0] == 0
+    opaque = blend_faces(black, faces, swapped, None, model, look()).image
+    alpha = blend_faces(black, faces, swapped, None, model, look(), want_alpha=True).alpha
+    assert alpha is not None
+    np.testing.assert_allclose(opaque[..., 0].astype(int), alpha.astype(int), atol=1)
+    assert alpha.max() == 255 and alpha[0, 0] == 0
+
+
+def test_transparent_faces_laid_over_the_frame_give_what_pasting_gives(tmp_path) -> None:
+    model = Swapper(colour_model(tmp_path / "m.onnx", size=64, invert=True))
+    both = [FACE, record(spec_landmarks((560, 300), 120, -15))]
+    faces = crop_faces(FRAME, both, model)
+    swapped, _ = model.swap(np.stack([face.feed for face in faces]))
+    pasted = blend_faces(FRAME, faces, swapped, None, model, look()).image
+    cut = blend_faces(FRAME, faces, swapped, None, model, look(), want_alpha=True)
+    assert cut.alpha is not None
+    weight = cut.alpha[..., None] / 255.0
+    over = cut.image * weight + FRAME * (1.0 - weight)
+    np.testing.assert_allclose(over, pasted, atol=1.6)
 
 
 def test_white_faces_on_a_white_frame_leave_no_fringe(tmp_path) -> None:
