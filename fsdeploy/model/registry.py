@@ -51,6 +51,10 @@ def model_class(name: str) -> type[ModelBase]:
             raise UnknownModelError(
                 f"the model plugin '{wanted}' ({point.value}) cannot be imported: {error}: reinstall its package"
             ) from error
+        if found.name != wanted:  # a saved model names its plugin by the class's name
+            raise UnknownModelError(
+                f"the model plugin '{wanted}' calls itself '{found.name}': rename its file or set `name` in its class"
+            )
         return found
     names = model_names()
     near = difflib.get_close_matches(wanted, names, n=1, cutoff=0.4)

@@ -28,7 +28,7 @@ class Settings:
 
     def __init__(self, mixed_precision: bool, is_predict: bool = False) -> None:
         self._mixed_precision = mixed_precision and not is_predict
-        if not is_predict:
+        if not is_predict and torch.cuda.is_available():
             # TF32 where the GPU has it: 10 bits of mantissa are plenty for training, and several times the speed.
             torch.set_float32_matmul_precision("high")
 

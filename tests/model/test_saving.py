@@ -363,6 +363,17 @@ def test_an_unknown_plugin_name_suggests_the_nearest() -> None:
     assert model_class("Light-Weight".replace("-", "")).name == "lightweight"
 
 
+def test_a_plugin_whose_class_has_another_name_than_its_entry_point_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    from importlib.metadata import EntryPoint
+
+    from fsdeploy.model import registry
+
+    point = EntryPoint("mine", "fsdeploy_plugins.models.lightweight:Model", "fsdeploy.models")
+    monkeypatch.setattr(registry, "entry_points", lambda group, name="mine": [point])
+    with pytest.raises(UnknownModelError, match="'mine' calls itself 'lightweight'"):
+        registry.model_class("mine")
+
+
 def test_an_empty_or_missing_folder_is_no_model(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="holds no model"):
         load_model(tmp_path)
