@@ -51,9 +51,9 @@ class GradClip:
             torch._foreach_mul_(gradients, factors)
         else:
             norm = nn.utils.get_total_norm(gradients) if norm is None else norm
-            bound = self._percentile(norm) if self.method == "autoclip" else torch.as_tensor(self.value)
+            bound = self._percentile(norm) if self.method == "autoclip" else self.value
             # A norm that is not finite is left to the loss scaler or to the protection from non-finite losses.
-            factor = torch.where(torch.isfinite(norm), bound.to(norm.device) / (norm + 1e-6), 1.0).clamp(max=1.0)
+            factor = torch.where(torch.isfinite(norm), bound / (norm + 1e-6), 1.0).clamp(max=1.0)
             torch._foreach_mul_(gradients, factor)
 
     def _percentile(self, norm: Tensor) -> Tensor:
@@ -63,9 +63,9 @@ class GradClip:
             grown = torch.full((room,), torch.inf, device=norm.device)
             grown[: len(self._norms)] = self._norms.to(norm.device)
             self._norms, self._kept = grown, self._kept.to(norm.device)
-        slot = self._kept % len(self._norms)
+        slot = (self._kept % len(self._norms)).view(1)  # a vector: reading at a scalar would wait for the device
         finite = torch.isfinite(norm)
-        self._norms[slot] = torch.where(finite, norm, self._norms[slot])
+        self._norms.index_copy_(0, slot, torch.where(finite, norm, self._norms.index_select(0, slot)))
         self._kept = self._kept + finite
         self._offered += 1
         # Linear interpolation between sorted values, as numpy's percentile; free places are infinite and sort last.
@@ -73,8 +73,8 @@ class GradClip:
         count = self._kept.clamp(1, len(ordered))
         place = (int(self.value * 10) / 100.0) * (count - 1)
         below = place.floor().long()
-        above = torch.minimum(below + 1, count - 1)
-        return torch.lerp(ordered[below], ordered[above], (place - below).to(ordered.dtype))
+        pair = ordered.index_select(0, torch.stack([below, torch.minimum(below + 1, count - 1)]))
+        return torch.lerp(pair[0], pair[1], (place - below).to(ordered.dtype))
 
     def state_dict(self) -> dict[str, Any]:
         """Norms that are remembered and their count. Waits for the device."""

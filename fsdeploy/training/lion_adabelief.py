@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor
 
 
-class _ForeachOptimizer(torch.optim.Optimizer):
+class _ForeachOptimizer(torch.optim.Optimizer, ABC):
     """Gathers the tensors of each group and hands them to `update` in lists."""
 
     moments: tuple[str, ...]
@@ -49,9 +50,9 @@ class _ForeachOptimizer(torch.optim.Optimizer):
         state["step"] += 1
         return int(state["step"])
 
+    @abstractmethod
     def update(self, group: dict[str, Any], step: int, parameters: list[Tensor], *lists: Any) -> None:
         """Apply update number `step` to `parameters`; `lists` holds their gradients, then each of `moments`."""
-        raise NotImplementedError
 
 
 class Lion(_ForeachOptimizer):

@@ -176,9 +176,7 @@ class Optimizer:
             self.warmup.step()
 
     def _update(self) -> None:
-        if self.scaler is not None:
-            if self.nan_protection and bool(self.spoilt):
-                return
+        if self.scaler is not None:  # skips by itself what is not finite
             self.scaler.step(self.optimizer)
             self.scaler.update()
         elif not self.nan_protection:

@@ -192,6 +192,19 @@ def test_a_loss_that_is_not_finite_never_reaches_the_weights(name: str) -> None:
     assert all(torch.equal(value, before[key]) for key, value in network.state_dict().items())
 
 
+@pytest.mark.parametrize("name", ["adam", "adamw"])
+def test_a_fused_kernel_skips_the_update_by_itself(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Optimizer, "_skips_on_device", True)
+    network, unbroken = small_network(), small_network()
+    optimizer = Optimizer(network, OptimizerOptions(optimizer=name))
+    train(network, optimizer, range(2))
+    train(unbroken, Optimizer(unbroken, OptimizerOptions(optimizer=name)), range(2))
+    optimizer.backward(network(torch.full((1, 3, 6, 6), torch.nan)).mean())
+    optimizer.step()
+    for one, two in zip(network.parameters(), unbroken.parameters(), strict=True):
+        assert torch.equal(one, two)
+
+
 def test_loss_scaling_halves_on_overflow_and_skips_the_update() -> None:
     network = small_network()
     optimizer = Optimizer(network, OptimizerOptions(), mixed_precision=True)

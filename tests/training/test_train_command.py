@@ -193,3 +193,21 @@ def test_without_logs_no_log_folder_is_made(tmp_path: Path, drawn_faces: tuple[P
 def test_half_a_time_lapse_is_refused(tmp_path: Path, drawn_faces: tuple[Path, Path]) -> None:
     a, b = drawn_faces
     assert "-y" in refused("-A", a, "-B", b, "-m", tmp_path / "m", *TINY, "-x", a)
+
+
+def test_without_a_display_the_preview_is_a_file(
+    tmp_path: Path, drawn_faces: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("DISPLAY", raising=False)
+    a, b = drawn_faces
+    result = invoke("-A", a, "-B", b, "-m", tmp_path / "m", *TINY, "-p", "--set", "preview_images=2", "-i", 2, "-q")
+    assert result.exception is None
+    assert cv2.imread(str(tmp_path / "m" / "training_preview.png")) is not None
+
+
+def test_two_trainings_on_one_folder_are_refused(tmp_path: Path, drawn_faces: tuple[Path, Path]) -> None:
+    a, b = drawn_faces
+    training = Training(tmp_path, drawn_faces)
+    message = refused("-A", a, "-B", b, "-m", tmp_path, *TINY, "-i", 1, "-q")
+    training.end(signal.SIGTERM)
+    assert f"pid {training.process.pid}" in message
