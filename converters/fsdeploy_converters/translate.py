@@ -53,18 +53,28 @@ class Translated:
 
 
 @dataclass(frozen=True)
-class _Built:
+class TranslatedNet:
+    """A single net."""
+
     net: Net
     outputs: tuple[Shape, ...]
+    """Shapes of its outputs, (H, W, C) order."""
     slots: tuple[Slot, ...]
 
 
-def translate(
-    root: KerasNet,
-    dialect: Dialect,
-    source: str,
-    shapes: dict[tuple[tuple[str, ...], str, int, int], Shape] | None = None,
-) -> Translated:
+Told = dict[tuple[tuple[str, ...], str, int, int], Shape]
+"""Shape of every (net, layer, call, output), (H, W, C) order."""
+
+
+def translate_net(root: KerasNet, dialect: Dialect, source: str, told: Told | None = None) -> TranslatedNet:
+    """Turn one net into a description, whatever it computes; `told` is filled if given.
+
+    Raises: as `translate`.
+    """
+    return _NetTranslator(root, dialect, source, {} if told is None else told).build((), "", None)
+
+
+def translate(root: KerasNet, dialect: Dialect, source: str, shapes: Told | None = None) -> Translated:
     """Turn a swap model's graph into a description.
 
     Args:
@@ -75,7 +85,7 @@ def translate(
         CorruptModelError: the graph contradicts itself.
         HostileFileError: it carries code or claims absurd sizes.
     """
-    built = _NetTranslator(root, dialect, source, {} if shapes is None else shapes).build((), "", None)
+    built = translate_net(root, dialect, source, shapes)
     inputs, outputs = built.net.inputs, built.net.outputs
     if built.net.evaluated_calls() > limits.EVALUATED_CALLS:
         raise hostile(source, f"a graph of {built.net.evaluated_calls()} calls")
@@ -105,9 +115,7 @@ def _check_swap_model(inputs: tuple[Shape, ...], outputs: tuple[Shape, ...], sou
 class _NetTranslator:
     """Translates one net. Calls are put in running order by walking back from the outputs."""
 
-    def __init__(
-        self, net: KerasNet, dialect: Dialect, source: str, told: dict[tuple[tuple[str, ...], str, int, int], Shape]
-    ) -> None:
+    def __init__(self, net: KerasNet, dialect: Dialect, source: str, told: Told) -> None:
         self._net, self._dialect, self._source, self._told = net, dialect, source, told
         self._path: tuple[str, ...] = ()
         self._target = ""
@@ -127,7 +135,7 @@ class _NetTranslator:
             if ref.shape is not None
         }
 
-    def build(self, path: tuple[str, ...], target: str, given: tuple[Shape, ...] | None) -> _Built:
+    def build(self, path: tuple[str, ...], target: str, given: tuple[Shape, ...] | None) -> TranslatedNet:
         """Translate; `given` are the shapes that a call brings, None at the top."""
         self._path, self._target = path, target
         for layer in self._net.layers.values():
@@ -151,7 +159,7 @@ class _NetTranslator:
             raise damaged(self._source, f"the graph of {shown(self._net.name)} does not connect ({error})") from error
         net, layouts = fold_layouts(net, self._shapes)
         slots = [_refold(slot, target, layouts) for slot in slots]
-        return _Built(net, tuple(self._shapes[value] for value in outputs), tuple(slots))
+        return TranslatedNet(net, tuple(self._shapes[value] for value in outputs), tuple(slots))
 
     def _check_class(self, layer: KerasLayer) -> None:
         """Before anything is built: only known classes, and code only in the one form that is known."""
