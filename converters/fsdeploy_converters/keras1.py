@@ -16,7 +16,7 @@ from fsdeploy_converters.keras_graph import Keras2Reader, KerasNet
 from fsdeploy_converters.layer_config import Dialect
 from fsdeploy_converters.legacy_state import migrated_state
 from fsdeploy_converters.locate import is_hdf5, part_files, prefix_of, state_file
-from fsdeploy_converters.part_nets import compose
+from fsdeploy_converters.part_nets import compose, wiring
 from fsdeploy_converters.strict_json import read_object
 from fsdeploy_converters.translate import translate
 
@@ -37,6 +37,7 @@ class Converter:
 
     def read(self, path: Path, resources: ExitStack, with_optimizer: bool = True) -> MigratedModel:
         paths = part_files(path)
+        wiring(paths, str(path))
         files = {part: Hdf5File(Window.whole(file), limits.KERAS2_HDF5, str(file)) for part, file in paths.items()}
         nets = {part: _net(file) for part, file in files.items()}
         version = {check_version(file) for file in files.values()}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from fsdeploy_converters.errors import damaged
@@ -37,6 +37,34 @@ class Composition:
     """Part as in the file names -> name of the nested net."""
 
 
+@dataclass(frozen=True)
+class Wiring:
+    """How parts are joined."""
+
+    names: Mapping[str, str]
+    """Part -> name of the nested net."""
+    codes: tuple[tuple[str, str], ...]
+    """For a shared decoder, the two nets whose codes feed it, by side; empty where each side has its own decoder."""
+
+
+def wiring(parts: Iterable[str], source: str) -> Wiring:
+    """The wiring of a model that has these parts.
+
+    Raises:
+        CorruptModelError: a part is missing; names the files.
+    """
+    present = set(parts)
+    kind = ""
+    if not present & {"decoder_A", "decoder_B"}:
+        kind = "iae" if present & {"inter", "intermediate_A"} else "liae" if present - {"encoder"} else ""
+    names, codes = (_TWO_DECODERS, ()) if not kind else _SHARED_DECODERS[kind]
+    missing = [part for part in names if part not in present]
+    if missing:
+        wanted = ", ".join(f"*{part}.h5" for part in missing)
+        raise damaged(source, f"a model needs all its files, and {wanted} is not beside it")
+    return Wiring(names, codes)
+
+
 def compose(nets: Mapping[str, KerasNet], source: str, name: str) -> Composition:
     """Wire the parts of a model.
 
@@ -46,15 +74,8 @@ def compose(nets: Mapping[str, KerasNet], source: str, name: str) -> Composition
     Raises:
         CorruptModelError: a part is missing.
     """
-    two_decoders = "decoder_A" in nets or "decoder_B" in nets
-    kind = "" if two_decoders else "iae" if "inter" in nets or "intermediate_A" in nets else "liae"
-    if not two_decoders and not set(nets) & {"decoder", "inter", "intermediate", "intermediate_B"}:
-        kind = ""
-    names, codes = (_TWO_DECODERS, ()) if not kind else _SHARED_DECODERS[kind]
-    missing = [part for part in names if part not in nets]
-    if missing:
-        wanted = ", ".join(f"*{part}.h5" for part in missing)
-        raise damaged(source, f"the encoder is shared, so all files are needed, and {wanted} is not there")
+    found = wiring(nets, source)
+    names, codes = found.names, found.codes
     encoder = nets["encoder"]
     layers: dict[str, KerasLayer] = {}
     first = encoder.layers[encoder.inputs[0].layer]
@@ -62,7 +83,7 @@ def compose(nets: Mapping[str, KerasNet], source: str, name: str) -> Composition
         layers[f"face_in_{side}"] = KerasLayer("InputLayer", f"face_in_{side}", first.config, ())
     faces: list[tuple[Ref, ...]] = [(Ref("face_in_a", 0, 0),), (Ref("face_in_b", 0, 0),)]
     _add(layers, names["encoder"], encoder, faces)
-    if kind:
+    if codes:
         outputs = _shared(layers, nets, names, codes)
     else:
         outputs = []
