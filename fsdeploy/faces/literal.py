@@ -14,17 +14,20 @@ from typing import Any, Final
 
 from fsdeploy.errors import HostileFileError, InputError
 
-MAX_TEXT: Final = 32 << 20
-"""Longest header text in characters: seven masks of the largest edge that extraction offers."""
+MAX_TEXT: Final = 8 << 20
+"""Longest header text in characters; real ones have 4 000 to 30 000."""
 _MAX_DEPTH: Final = 24
+_MAX_TOKENS: Final = 50_000
+"""Strings, names and round brackets; real headers have less than 500."""
 
 _ESCAPE: Final = r"""\\(?:x[0-9a-fA-F]{2}|[\\'"abfnrtv])"""
 _WIDE_ESCAPE: Final = r"""\\(?:x[0-9a-fA-F]{2}|u[0-9a-fA-F]{4}|U[0-9a-fA-F]{8}|[\\'"/abfnrtv])"""
 # One alternative per token that JSON spells differently; everything else is copied as it stands. No alternative starts
 # with an assertion, so that the regex engine can skip to the next candidate character.
+# Quantifiers inside strings are possessive: there is never a reason to go back, nor to remember how.
 _TOKENS: Final = (
-    rf"""(?P<bytes>[bB](?:'[^'\\]*(?:{_ESCAPE}[^'\\]*)*'|"[^"\\]*(?:{_ESCAPE}[^"\\]*)*"))"""
-    rf"""|(?P<string>'[^'\\]*(?:{_WIDE_ESCAPE}[^'\\]*)*'|"[^"\\]*(?:{_WIDE_ESCAPE}[^"\\]*)*")"""
+    rf"""(?P<bytes>[bB](?:'[^'\\]*+(?:{_ESCAPE}[^'\\]*+)*+'|"[^"\\]*+(?:{_ESCAPE}[^"\\]*+)*+"))"""
+    rf"""|(?P<string>'[^'\\]*+(?:{_WIDE_ESCAPE}[^'\\]*+)*+'|"[^"\\]*+(?:{_WIDE_ESCAPE}[^"\\]*+)*+")"""
     r"""|(?P<name>True|False|None)|(?P<bracket>[()])"""
 )
 _PLAIN: Final = re.compile(_TOKENS)
@@ -46,7 +49,7 @@ def parse_literal(text: str) -> Any:
 
     Raises:
         InputError: it is neither.
-        HostileFileError: it is longer or nested deeper than any header.
+        HostileFileError: it is longer, nested deeper or made of more pieces than any header.
     """
     if len(text) > MAX_TEXT:
         raise HostileFileError(f"the header is {len(text)} characters long, more than the {MAX_TEXT} a face can have")
@@ -63,8 +66,13 @@ def parse_literal(text: str) -> Any:
 
 def _parse(text: str, tokens: re.Pattern[str]) -> Any:
     literals: list[bytes] = []
+    left = _MAX_TOKENS
 
     def rewrite(match: re.Match[str]) -> str:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise HostileFileError(f"the header is made of more than {_MAX_TOKENS} strings and brackets")
         kind = match.lastgroup
         token = match.group()
         if kind == "string":

@@ -351,6 +351,21 @@ def test_text_that_is_no_header_is_refused_whatever_it_says(make_png, face_chunk
         png.read_header(make_png(face_chunk(text)), "odd.png")
 
 
+@pytest.mark.parametrize(
+    "text",
+    ["'" * 2_000_000, '"' * 1_999_999, "'" + "\\n" * 900_000, ("'" + '"' * 50 + "\\q") * 30_000, "b'" * 900_000,
+     "()" * 900_000, "np." * 600_000, ", " + " " * 1_900_000, "{'a':" + "b''," * 400_000, "np.int32(" * 200_000],
+    ids=range(10),
+)  # fmt: skip
+def test_text_made_to_be_slow_is_refused_in_no_time(text):
+    import time
+
+    start = time.process_time()
+    with pytest.raises(InputError):
+        parse_literal(text)
+    assert time.process_time() - start < 5.0
+
+
 def test_a_name_that_looks_like_our_own_mark_is_refused():
     with pytest.raises(InputError):
         parse_literal("{'a': '\ue000fsdeploy-bytes:0'}")
