@@ -14,6 +14,7 @@ import argparse
 import json
 import os
 import random
+import shutil
 import signal
 import sys
 import tempfile
@@ -83,6 +84,9 @@ def save_in_a_loop(folder: Path, saves: int, report: int, best_every: int = 4) -
         model.io.save(Moments(model.iterations))
         model.io.wait()
         os.write(report, b"%d\n" % model.iterations)
+        if model.iterations % 5 == 0:
+            model.io.snapshot(Moments(model.iterations))
+            shutil.rmtree(folder / f"{model.name}_snapshot_{model.iterations - 5}", ignore_errors=True)
 
 
 def check(folder: Path, at_least: int) -> tuple[str, int]:

@@ -28,14 +28,11 @@ def model_name_in(folder: Path) -> str:
     if not folder.is_dir():
         raise InputError(f"{folder} is not a folder: name the folder of a trained model")
     names = model_names_in(folder)
+    legacy = sorted(path.name for path in folder.iterdir() if path.suffix in (".h5", ".keras"))
+    if legacy and not any(folder.glob("*.safetensors*")):  # its state file has the same name as ours
+        raise InputError(f"{folder} holds no model: {legacy[0]} is a legacy model: run 'fsdeploy migrate' first")
     if not names:
-        legacy = [path.name for path in folder.iterdir() if path.suffix in (".h5", ".keras")]
-        hint = (
-            f"{legacy[0]} is a legacy model: run 'fsdeploy migrate' first"
-            if legacy
-            else "a model folder has a file <plugin>_state.json"
-        )
-        raise InputError(f"{folder} holds no model: {hint}")
+        raise InputError(f"{folder} holds no model: a model folder has a file <plugin>_state.json")
     if len(names) > 1:
         raise InputError(f"{folder} holds several models ({', '.join(names)}): move each into its own folder")
     return names[0]

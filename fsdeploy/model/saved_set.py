@@ -169,7 +169,10 @@ class FileSet:
     def finish(self) -> None:
         """Finish a committed save whose renames were interrupted, and remove what an uncommitted one left."""
         for left in self.folder.glob(f".{self.name}*.tmp*"):
-            left.unlink(missing_ok=True)
+            if left.is_dir():  # a snapshot that was not completed
+                shutil.rmtree(left, ignore_errors=True)
+            else:
+                left.unlink(missing_ok=True)
         if _new(self.state).exists():
             try:
                 self._verified(_new(self.state), with_optimizer=True)
@@ -290,7 +293,7 @@ def snapshot_sets(folder: Path, name: str) -> list[FileSet]:
 
 
 def find_saved_set(folder: Path, name: str, with_optimizer: bool = True) -> SavedSet:
-    """The current set of a model; if it is damaged the backup, then the newest good snapshot, with a warning.
+    """The current set of a model; if it is damaged the newest good one of backup and snapshots, with a warning.
 
     Raises:
         CorruptModelError: no set of the folder is complete.
@@ -317,6 +320,12 @@ def find_saved_set(folder: Path, name: str, with_optimizer: bool = True) -> Save
 def _candidates(folder: Path, name: str) -> Iterator[FileSet]:
     yield FileSet(folder, name)
     backup = FileSet(folder, name, BACKUP)
-    if backup.exists:
-        yield backup
-    yield from snapshot_sets(folder, name)
+    others = [backup] if backup.exists else []
+    yield from sorted(others + snapshot_sets(folder, name), key=_iterations, reverse=True)
+
+
+def _iterations(found: FileSet) -> int:
+    try:
+        return int(read_state(found.state)["iterations"])
+    except CorruptModelError:
+        return -1

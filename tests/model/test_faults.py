@@ -175,6 +175,8 @@ def test_what_a_killed_save_left_is_removed_by_the_next(tmp_path: Path) -> None:
     model = started(tmp_path)
     for name in ("tiny.safetensors.new", ".tiny.safetensors.123.tmp.new", "tiny_optimizer.safetensors.new"):
         (tmp_path / name).write_bytes(b"half")
+    (tmp_path / ".tiny_snapshot_7.tmp").mkdir()
+    (tmp_path / ".tiny_snapshot_7.tmp" / "tiny.safetensors").write_bytes(b"half")
     assert load_model(tmp_path).iterations == 1
     model.io.save(is_exit=True)
     assert not [name for name in names(tmp_path) if "tmp" in name or name.endswith(".new")]

@@ -176,14 +176,15 @@ def test_without_any_good_set_the_error_names_the_files(trained: Path) -> None:
         load_model(trained)
 
 
-def test_a_newest_good_snapshot_is_used_when_set_and_backup_are_damaged(trained: Path) -> None:
+def test_the_newest_good_one_of_backup_and_snapshots_replaces_a_damaged_set(trained: Path) -> None:
     model = TinyModel(trained)
     model.build()
     model.io.snapshot()
     model.close()
-    for name in ("tiny.safetensors", "tiny.safetensors.bk"):
-        truncate(trained / name)
+    truncate(trained / "tiny.safetensors")
     assert value_of(trained) == (2.0, 2)
+    truncate(trained / "tiny_snapshot_2" / "tiny.safetensors")
+    assert value_of(trained) == (1.0, 1)
 
 
 def test_training_after_a_fall_back_writes_a_good_set_again(trained: Path) -> None:
@@ -380,6 +381,7 @@ def test_an_empty_or_missing_folder_is_no_model(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="is not a folder"):
         load_model(tmp_path / "nowhere")
     (tmp_path / "original.h5").write_bytes(b"x")
+    (tmp_path / "original_state.json").write_text('{"name": "original"}')
     with pytest.raises(InputError, match="legacy model: run 'fsdeploy migrate'"):
         load_model(tmp_path)
 
