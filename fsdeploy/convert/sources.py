@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 import av
 import av.error
+import av.stream
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -254,7 +255,12 @@ def _open(path: Path) -> Any:
 def _video_stream(container: Any, path: Path) -> Any:
     if not container.streams.video:
         raise InputError(f"{path} holds no video stream")
-    return container.streams.video[0]
+    # Cover pictures are video streams, too.
+    pictures = av.stream.Disposition.attached_pic
+    return (
+        next((stream for stream in container.streams.video if not stream.disposition & pictures), None)
+        or (container.streams.video[0])
+    )
 
 
 def _rotation(container: Any, stream: Any) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -48,6 +48,8 @@ class VideoFormat:
     rotation: int = 0
     """Degrees of the display matrix."""
     encoder: str = "auto"
+    reordering: bool = True
+    """False: no pictures that refer to later ones, for containers that cannot say when those are shown."""
     options: dict[str, str] = field(default_factory=dict)
     """Options of the encoder, by its own names."""
     crf: int = 20
@@ -122,6 +124,8 @@ def _set_up(context: Any, name: str, chosen: VideoFormat) -> None:
     context.color_primaries, context.color_trc = tags.primaries, tags.transfer
     context.colorspace, context.color_range = tags.matrix, tags.range
     context.options = encoder_options(name, chosen)
+    if not chosen.reordering:
+        context.max_b_frames = 0
 
 
 class VideoOutput:
@@ -137,6 +141,8 @@ class VideoOutput:
         suffix = path.suffix.lower()
         if suffix not in CONTAINERS:
             raise InputError(f"{path}: a video is written as {', '.join(CONTAINERS)}")
+        if suffix in (".avi", ".flv"):
+            chosen = replace(chosen, reordering=False)
         self.path, self._chosen, self._mark = path, chosen, mark
         self.encoder = find_encoder(chosen, WEBM_ENCODERS if suffix == ".webm" else H264_ENCODERS)
         self._partial = path.with_name(f".{path.stem}.part{suffix}")

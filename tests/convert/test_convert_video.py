@@ -265,3 +265,14 @@ def test_a_gif_moves_at_the_speed_of_its_source(tmp_path, dimmer, fsdeploy) -> N
     with Image.open(tmp_path / "o.gif") as gif:
         shown = np.asarray(gif.convert("RGB"))[..., ::-1].astype(int)
     assert np.abs(shown[:20] - spec_frame(96, 80)[:20]).mean() < 12
+
+
+@pytest.mark.parametrize("suffix", [".mkv", ".mov", ".ts", ".flv"])
+def test_timing_is_kept_in_other_containers(tmp_path, dimmer, fsdeploy, suffix: str) -> None:
+    pts = [200 + 40 * n + 9 * (n % 3) for n in range(12)]
+    clip = write_clip(tmp_path / "c.mkv", pictures(12), pts=pts, time_base=Fraction(1, 1000))
+    faces = write_landmarks(tmp_path / "l.json", {"0": [FACE]})
+    out = tmp_path / f"o{suffix}"
+    code, _, err = fsdeploy("convert", "-m", dimmer, "-i", clip, "-o", out, "-l", faces)
+    assert code == 0, err
+    assert [round(float(moment), 3) for moment in times(out)] == [n / 1000 for n in pts]
