@@ -79,6 +79,8 @@ class ExportSettings:
             )
         if self.format == "dfm":
             self._check_dfm()
+        if self.precision == "int8" and self.opset < 13:
+            raise InputError(f"--precision int8 needs --opset 13 or newer (one scale per channel), got {self.opset}")
         if self.precision in ("fp16", "int8") and self.faces is None:
             raise InputError(f"--precision {self.precision} needs --faces FOLDER to calibrate and measure on")
 

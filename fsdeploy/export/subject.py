@@ -92,6 +92,10 @@ class Subject:
     def run(self, pictures: NDArray[np.float32]) -> Outputs:
         """Outputs for pictures (N, R, R, 3) float32 BGR, the picture and masks as the file gives them."""
         entry = self.session.get_inputs()[0]
+        wanted = entry.shape[0] if isinstance(entry.shape[0], int) else len(pictures)
+        if len(pictures) < wanted:
+            filled = np.concatenate([pictures, np.repeat(pictures[-1:], wanted - len(pictures), axis=0)])
+            return [output[: len(pictures)] for output in self.run(filled)]
         feed: NDArray[Any] = pictures
         if entry.type == "tensor(uint8)":
             feed = np.rint(pictures * 255).astype(np.uint8)

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fsdeploy.errors import InputError
-from fsdeploy.runtime.providers import DEVICES, import_onnxruntime, open_session
+from fsdeploy.runtime.providers import DEVICES, open_session
 
 _TYPES: dict[str, Any] = {
     "tensor(float)": np.float32,
@@ -64,13 +64,14 @@ class BoundSession:
             raise InputError(f"{self.path} failed on {self.provider}: {str(error).splitlines()[0]}") from error
 
     def _run_bound(self, feeds: dict[str, NDArray[Any]]) -> list[NDArray[Any]]:
-        runtime = import_onnxruntime()
+        import onnxruntime
+
         shapes = tuple(array.shape for array in feeds.values())
         if shapes not in self._buffers:
             if len(self._buffers) >= 8:  # frames of changing size would pile buffers up on the device
                 self._buffers.clear()
             binding = self._session.io_binding()
-            values = {n: runtime.OrtValue.ortvalue_from_numpy(a, self._device, 0) for n, a in feeds.items()}
+            values = {n: onnxruntime.OrtValue.ortvalue_from_numpy(a, self._device, 0) for n, a in feeds.items()}
             for name, value in values.items():
                 binding.bind_ortvalue_input(name, value)
             for name in self.output_names:

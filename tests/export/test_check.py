@@ -247,7 +247,9 @@ def test_our_own_dfm_passes_every_rule_for_every_app(tiny: Path, tmp_path: Path)
         assert set(found.values()) == {"pass"} and len(found) == 20
 
 
-@pytest.mark.parametrize("settings", [ExportSettings(), ExportSettings(io="uint8"), ExportSettings(graph="frame")])
+@pytest.mark.parametrize(
+    "settings", [ExportSettings(batch=3), ExportSettings(io="uint8"), ExportSettings(graph="frame")]
+)
 def test_our_own_onnx_files_pass(tiny: Path, tmp_path: Path, settings: ExportSettings) -> None:
     found = verdicts(export_model(tiny, tmp_path / "m.onnx", settings=settings).path)
     assert set(found.values()) <= {"pass", "skip"}

@@ -150,6 +150,7 @@ def test_an_existing_file_is_replaced_only_by_force(tiny: Path, tmp_path: Path) 
         (ExportSettings(graph="frame", opset=13), "needs --opset 16"),
         (ExportSettings(format="dfm", size=225), "multiple of 16"),
         (ExportSettings(batch=0), "--batch must be"),
+        (ExportSettings(precision="int8", opset=12), "int8 needs --opset 13"),
     ],
 )
 def test_a_wish_that_a_format_does_not_take_is_refused_by_name(settings: ExportSettings, message: str) -> None:
