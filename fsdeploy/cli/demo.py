@@ -69,7 +69,7 @@ def _show(outcome: Outcome) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from fsdeploy.demo.chain import rows
+    from fsdeploy.demo.chain import OUTPUTS, rows
 
     console = Console(highlight=False)
     if outcome.figures is not None:
@@ -81,8 +81,9 @@ def _show(outcome: Outcome) -> None:
         console.print()
         console.print(table)
     files = Table(show_header=False, box=None)
-    for name, path in outcome.as_dict()["files"].items():
-        files.add_row(name, path)
+    for name in outcome.as_dict()["files"]:
+        files.add_row(f"  {name}", OUTPUTS[name])
+    console.print(f"\nIn {outcome.folder}:")
     console.print(files)
     spent = ", ".join(f"{name} {seconds:.0f} s" for name, seconds in outcome.seconds.items())
     console.print(f"time: {sum(outcome.seconds.values()):.0f} s ({spent})")

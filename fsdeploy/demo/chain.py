@@ -28,10 +28,22 @@ RunCommand = Callable[[Sequence[str]], None]
 Say = Callable[[str], None]
 
 _RECORD = "demo.json"
-_OUTPUTS = (
-    "faces_a", "faces_b", "clip_a.mp4", "clip_b.mp4", "clip_a_alignments.fsa", "clip_b_alignments.fsa", "model",
-    "a2b.onnx", "b2a.onnx", "swapped.mp4", "swapped.convert_report.json", "sheet.png", _RECORD,
-)  # fmt: skip
+OUTPUTS = {
+    "sheet.png": "what goes in and what comes out, side by side: look at it",
+    "swapped.mp4": "A's clip with B's face",
+    "swapped.convert_report.json": "what the conversion did, frame by frame",
+    "a2b.onnx": "the model, A to B: runs in onnxruntime alone",
+    "b2a.onnx": "the model, B to A",
+    "model": "the trained model: go on with 'fsdeploy train'",
+    "faces_a": "drawn faces of A",
+    "faces_b": "drawn faces of B",
+    "clip_a.mp4": "drawn clip of A",
+    "clip_b.mp4": "drawn clip of B",
+    "clip_a_alignments.fsa": "where the face is in A's clip",
+    "clip_b_alignments.fsa": "where the face is in B's clip",
+    _RECORD: "this summary",
+}
+"""Everything that the demo writes -> what it is."""
 _TRAINING = {
     "learning_rate": "0.001",
     "loss_function": "mae",
@@ -78,7 +90,7 @@ class Outcome:
             "seed": self.seed,
             "iterations": self.iterations,
             "seconds": {name: round(seconds, 1) for name, seconds in self.seconds.items()},
-            "files": {name: str(self.folder / name) for name in _OUTPUTS if (self.folder / name).exists()},
+            "files": {name: str(self.folder / name) for name in OUTPUTS if (self.folder / name).exists()},
         }
         if self.figures is not None:
             values["figures"] = {
@@ -129,12 +141,18 @@ def run_demo(settings: DemoSettings, run_command: RunCommand, say: Say) -> Outco
     _record(outcome)
     stages = _Stages(outcome, 1 if settings.data_only else 5, say)
     with stages.next("data", "Draw two people's faces and a clip of each"):
+        say(f"  $ {shlex.join(['fsdeploy', *data_command(settings)])}")
+        say("  With your own data: two folders of extracted face PNGs, and a clip with its alignments beside it.")
         _draw_data(settings)
-        say(f"  wrote {folder}: faces_a, faces_b, clip_a.mp4, clip_b.mp4 and their alignments")
     if not settings.data_only:
         _run_chain(settings, stages, run_command)
     _record(outcome)
     return outcome
+
+
+def data_command(settings: DemoSettings) -> list[str]:
+    """The command line that draws the same data alone, without the program's name."""
+    return ["demo", "--data-only", "-o", str(settings.folder), "--seed", str(settings.seed)]
 
 
 def commands(settings: DemoSettings) -> dict[str, list[list[str]]]:
@@ -209,7 +227,7 @@ def _prepare(folder: Path, force: bool) -> None:
         raise InputError(
             f"{folder} holds an earlier demo: choose another folder with -o, or pass --force to replace it"
         )
-    for name in _OUTPUTS:
+    for name in OUTPUTS:
         path = folder / name
         if path.is_dir():
             shutil.rmtree(path)

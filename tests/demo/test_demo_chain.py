@@ -15,7 +15,7 @@ from click.testing import CliRunner
 from fsdeploy.cli import cli
 from fsdeploy.config.training import TrainingOptions
 from fsdeploy.demo import chain
-from fsdeploy.demo.chain import DemoSettings, commands, rows, run_demo
+from fsdeploy.demo.chain import DemoSettings, commands, data_command, rows, run_demo
 from fsdeploy.demo.dataset import DataSize
 from fsdeploy.demo.figures import Figures
 from fsdeploy.demo.sheet import contact_sheet
@@ -42,7 +42,7 @@ def untrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_every_command_that_is_shown_is_one_that_a_user_can_type(tmp_path):
     shown = commands(DemoSettings(tmp_path))
     assert list(shown) == ["train", "export", "convert"]
-    for line in [line for lines in shown.values() for line in lines]:
+    for line in [data_command(DemoSettings(tmp_path)), *(line for lines in shown.values() for line in lines)]:
         context = click.Context(cli)
         command = cli.get_command(context, line[0])
         assert command is not None

@@ -122,6 +122,12 @@ def test_the_web_page_swaps_a_dropped_picture_as_our_runtime_does(job, page_url,
     assert read(shot).std() > 10
 
 
+def test_the_web_page_swaps_a_real_face_as_our_runtime_does(real_job, page_url):
+    answer = drive(page_url, [real_job.model, real_job.picture, real_job.landmarks], [])
+    assert answer["status"].startswith("Swapped on"), answer["status"]
+    real_job.assert_swapped(answer["image"])
+
+
 def test_the_web_page_swaps_by_three_clicks_where_the_landmarks_would_swap(job, page_url):
     points = np.array(json.loads(job.landmarks.read_text()))
     clicks = [points[part].mean(axis=0).tolist() for part in (slice(36, 42), slice(42, 48), slice(48, 60))]
