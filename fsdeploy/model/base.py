@@ -101,7 +101,7 @@ class ModelBase(ABC):
             raise
         self.state.model_needs_rebuild = resolved.precision_changed
         self.io.save_optimizer = self.training.optimizer.save_optimizer  # type: ignore[assignment]
-        self.settings = Settings(self.training.network.mixed_precision, predict)
+        self.settings = Settings(self.training, is_predict=predict)
         self.weights = Weights(self)
 
     def _check_options(self) -> None:

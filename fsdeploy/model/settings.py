@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fsdeploy.config.training import TrainingOptions
 from fsdeploy.model.network import SwapNetwork
 from fsdeploy.model.state import State
 
@@ -22,11 +23,16 @@ class Settings:
     """Precision settings of one run.
 
     Args:
-        mixed_precision: Compute in half precision where it is safe.
+        arguments: The options of the run; None for the defaults.
+        mixed_precision: Compute in half precision where it is safe; None asks `arguments`.
         is_predict: True for inference, which always runs in float32.
     """
 
-    def __init__(self, mixed_precision: bool, is_predict: bool = False) -> None:
+    def __init__(
+        self, arguments: TrainingOptions | None = None, mixed_precision: bool | None = None, is_predict: bool = False
+    ) -> None:
+        if mixed_precision is None:
+            mixed_precision = (arguments or TrainingOptions()).network.mixed_precision
         self._mixed_precision = mixed_precision and not is_predict
         if not is_predict and torch.cuda.is_available():
             # TF32 where the GPU has it: 10 bits of mantissa are plenty for training, and several times the speed.

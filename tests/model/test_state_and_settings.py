@@ -150,7 +150,12 @@ def test_precision_may_be_switched_on_an_existing_model_both_ways(tmp_path: Path
 def test_autocast_computes_in_half_precision_only_when_asked() -> None:
     cpu = torch.device("cpu")
     layer = torch.nn.Linear(2, 2)
-    for settings, dtype in ((Settings(True), torch.bfloat16), (Settings(True, True), torch.float32)):
+    for settings, dtype in (
+        (Settings(None, True), torch.bfloat16),
+        (Settings(TrainingOptions(network=NetworkOptions(mixed_precision=True))), torch.bfloat16),
+        (Settings(None, True, True), torch.float32),
+        (Settings(), torch.float32),
+    ):
         with settings.autocast(cpu):
             assert layer(torch.ones(1, 2)).dtype == dtype
 

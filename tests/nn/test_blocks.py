@@ -188,3 +188,14 @@ def test_uneven_padding_is_exported_as_conv_attributes(size: int) -> None:
     }  # fmt: skip
     session = onnxruntime.InferenceSession(buffer.getvalue(), providers=["CPUExecutionProvider"])
     np.testing.assert_allclose(session.run(None, {"x": x.numpy()})[0], network(x).detach().numpy(), atol=1e-6)
+
+
+def test_the_blocks_compile_to_one_graph_and_export_with_a_free_batch() -> None:
+    network = nn.Sequential(
+        Conv2DBlock(3, 4), SeparableConv2DBlock(4, 4), InstanceNormalization(), UpscaleBlock(4, 2), Conv2DOutput(2, 3)
+    )
+    x = torch.rand(2, 3, 16, 16)
+    torch.testing.assert_close(torch.compile(network, backend="eager", fullgraph=True)(x), network(x))
+    exported = torch.export.export(network, (x,), dynamic_shapes=({0: torch.export.Dim("N", min=2)},))
+    more = torch.rand(5, 3, 16, 16)
+    torch.testing.assert_close(exported.module()(more), network(more))
