@@ -205,9 +205,23 @@ def test_without_a_display_the_preview_is_a_file(
     assert cv2.imread(str(tmp_path / "m" / "training_preview.png")) is not None
 
 
-def test_two_trainings_on_one_folder_are_refused(tmp_path: Path, drawn_faces: tuple[Path, Path]) -> None:
-    a, b = drawn_faces
-    training = Training(tmp_path, drawn_faces)
-    message = refused("-A", a, "-B", b, "-m", tmp_path, *TINY, "-i", 1, "-q")
-    training.end(signal.SIGTERM)
-    assert f"pid {training.process.pid}" in message
+@pytest.mark.skipif(sys.platform == "win32", reason="terminals of that kind are POSIX")
+def test_enter_in_a_terminal_saves_and_ends(tmp_path: Path, drawn_faces: tuple[Path, Path]) -> None:
+    import pty
+
+    command = [sys.executable, "-m", "fsdeploy", "train", "-A", *drawn_faces[:1], "-B", drawn_faces[1], "-m", tmp_path]
+    child, terminal = pty.fork()
+    if child == 0:
+        os.execv(sys.executable, list(map(str, [*command, *TINY])))
+    said = b""
+    try:
+        while chunk := os.read(terminal, 65536):
+            said += chunk
+            if b"#0000" in said and b"\r" not in said[-1:]:
+                os.write(terminal, b"\n")
+    except OSError:  # the terminal closes with the process
+        pass
+    _, status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) == 0, said.decode("utf-8", "replace")
+    assert b"Enter saves and ends" in said
+    assert b"saved to" in said.replace(b"\r\n", b" ")
