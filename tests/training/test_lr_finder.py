@@ -23,7 +23,9 @@ class Bowl:
     def __init__(self, losses: list[float], folder: str = "") -> None:
         self._losses = iter(losses)
         state = SimpleNamespace(add_lr_finder=lambda rate: setattr(self, "stored", rate), extra={})
-        self.model = SimpleNamespace(model=torch.nn.Linear(1, 1), state=state, io=SimpleNamespace(model_dir=folder))
+        self.model = SimpleNamespace(
+            model=torch.nn.Linear(1, 1), state=state, io=SimpleNamespace(model_dir=folder, is_writer=True)
+        )
         self.optimizer = torch.optim.SGD(self.model.model.parameters(), lr=1e-4)
         self.scheduler = torch.optim.lr_scheduler.ExponentialLR(self.optimizer, 10.0)
 
