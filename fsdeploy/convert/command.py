@@ -80,7 +80,7 @@ def run(chosen: Mapping[str, Any]) -> tuple[Report, list[str]]:
         keep_unchanged=chosen["keep_unchanged"],
         scale=chosen["scale"] / 100.0,
         part=shard.bounds(frame_count(source)) if shard else (0, None),
-        batch=chosen["batch"],
+        batch=chosen["batch"] or (2 if model.provider == "CPUExecutionProvider" else 8),
         jobs=chosen["jobs"] or max(1, min(8, (os.cpu_count() or 2) - 1)),
         rate=_rate(chosen, source),
         audio_from=None if shard else _audio(chosen, source),
@@ -140,7 +140,9 @@ def _check_faces(faces: FaceIndex, source: FrameSource) -> None:
 def _load_model(chosen: Mapping[str, Any]) -> Swapper:
     path = exported_model(chosen["model"], chosen["swap_sides"])
     strict = chosen["provider"] != "auto"  # one that was asked for by name is not quietly replaced
-    model = Swapper(path, providers=chosen["provider"], threads=chosen["threads"], batch=chosen["batch"], strict=strict)
+    model = Swapper(
+        path, providers=chosen["provider"], threads=chosen["threads"], batch=chosen["batch"] or 16, strict=strict
+    )
     if model.format == "frame":
         raise InputError(f"{path} holds a whole-frame graph: convert needs a plain export ('fsdeploy export')")
     model.warm_up()

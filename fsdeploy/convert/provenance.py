@@ -7,6 +7,7 @@ Content credentials (C2PA) are added on top by `fsdeploy.convert.credentials`.
 
 from __future__ import annotations
 
+import os
 import struct
 import zlib
 from dataclasses import dataclass
@@ -52,9 +53,18 @@ class Mark:
 
 
 def append_xmp_box(path: Path, packet: bytes) -> None:
-    """Append XMP to a finished MP4 or MOV as a top-level `uuid` box. Players skip it."""
-    with path.open("ab") as stream:
-        stream.write(struct.pack(">I4s", 24 + len(packet), b"uuid") + XMP_UUID + packet)
+    """Append XMP to a finished MP4 or MOV as a top-level `uuid` box. Players skip it.
+
+    Raises:
+        OSError: no room for it; the file is as it was.
+    """
+    size = path.stat().st_size
+    try:
+        with path.open("ab") as stream:
+            stream.write(struct.pack(">I4s", 24 + len(packet), b"uuid") + XMP_UUID + packet)
+    except OSError:
+        os.truncate(path, size)
+        raise
 
 
 def read_source_type(path: Path) -> str | None:

@@ -22,7 +22,8 @@ from fsdeploy.convert.plugin import (
     Writer,
 )
 from fsdeploy.convert.swap import Look
-from fsdeploy.errors import ConfigError
+from fsdeploy.errors import ConfigError, InputError
+from fsdeploy.images import IMAGE_EXTENSIONS, VIDEO_EXTENSIONS
 
 DEFAULT_MASK, DEFAULT_EDGE, DEFAULT_COLOR = "extended", "feather", "mkl"
 FALLBACK_MASKS = ("predicted", "stored", "extended", "components")
@@ -99,13 +100,19 @@ def build_writer(name: str, values: Values, overrides: Mapping[str, Any] | None 
 
 
 def writer_for(output: Path) -> str:
-    """The writer that an output's name asks for: a video, an animation, else a folder of images."""
+    """The writer that an output's name asks for: a video, an animation, else a folder of images.
+
+    Raises:
+        InputError: the name of a single image.
+    """
     from fsdeploy.convert.video import CONTAINERS
 
     suffix = output.suffix.lower()
     if suffix == ".gif":
         return "gif"
-    return "video" if suffix in CONTAINERS else "opencv"
+    if suffix in IMAGE_EXTENSIONS and not output.is_dir():
+        raise InputError(f"{output} names one image: give a folder, and --set writer.opencv.format={suffix[1:]}")
+    return "video" if suffix in CONTAINERS or suffix in VIDEO_EXTENSIONS else "opencv"
 
 
 def parse_values(assignments: Iterable[str], config: Path | None = None) -> Values:

@@ -250,12 +250,17 @@ class VideoOutput:
             if self._sound is not None:
                 self._sound.finish(complete)
             self._container.close()
+        except OSError as error:
+            raise OutputFullError(f"{self.path} cannot be finished: {error.strerror or error}") from error
         finally:
             if self._sound is not None:
                 self._sound.close()
             self._file.close()
         if self._mark is not None and self.path.suffix.lower() in ISO_SUFFIXES:
-            append_xmp_box(self._partial, self._mark.xmp())
+            try:
+                append_xmp_box(self._partial, self._mark.xmp())
+            except OSError as error:
+                logger.warning("%s carries no XMP (%s), only its comment tag", self.path, error.strerror)
         self._partial.replace(self.path)
 
     def _discard(self) -> None:

@@ -8,8 +8,11 @@ import cv2
 import numpy as np
 import pytest
 from drawn import spec_landmarks, write_clip, write_landmarks
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from fsdeploy.convert.frame import Frame
+from fsdeploy.convert.integrity import missing_bytes
 from fsdeploy.convert.landmarks import load_faces, read_landmarks
 from fsdeploy.convert.sources import ImageFolder, VideoFile, frame_number, open_source
 from fsdeploy.errors import InputError
@@ -196,6 +199,36 @@ def test_the_real_clip_is_found_with_its_own_alignments(real_data) -> None:
     video = VideoFile(real_data / "clip_A.mp4")
     counts = [len(faces.faces(entry)) for entry in video.frames(0, 12)]
     assert counts == [1] * 12 and not video.damage
+
+
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.floats() | st.text(max_size=5),
+        lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=9), inner, max_size=4),
+    )
+)
+@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_any_json_is_read_or_refused_by_name(tmp_path, value) -> None:
+    (tmp_path / "any.json").write_text(json.dumps(value))
+    try:
+        read_landmarks(tmp_path / "any.json")
+    except InputError as error:
+        assert "any.json" in str(error)
+
+
+@given(st.binary(max_size=200), st.sampled_from([b"", b"RIFF", b"\x1aE\xdf\xa3", b"\0\0\0\x08ftyp", b"\0\0\0\x01mdat"]))
+@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_the_end_of_any_file_is_judged_without_fault(tmp_path, data: bytes, head: bytes) -> None:
+    (tmp_path / "any.mp4").write_bytes(head + data)
+    assert missing_bytes(tmp_path / "any.mp4") >= 0
+
+
+@pytest.mark.parametrize(("name", "hint"), [("o.png", "folder"), ("o.mpg", ".mp4")])
+def test_an_output_name_that_promises_something_else_is_refused(tmp_path, dimmer, fsdeploy, name, hint) -> None:
+    clip = write_clip(tmp_path / "c.mp4", [np.zeros((48, 64, 3), np.uint8)] * 2)
+    faces = write_landmarks(tmp_path / "l.json", {"0": [FACE]})
+    code, _, err = fsdeploy("convert", "-m", dimmer, "-i", clip, "-o", tmp_path / name, "-l", faces)
+    assert code == 2 and hint in err and not (tmp_path / name).exists()
 
 
 @pytest.mark.slow
