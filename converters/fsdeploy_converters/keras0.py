@@ -60,6 +60,7 @@ class Converter:
             "original",
             "original",
             translated.description,
+            translated.outputs,
             tensors,
             state.values,
             None,

@@ -58,6 +58,7 @@ class Converter:
             state.plugin,
             state.plugin,
             translated.description,
+            translated.outputs,
             tensors,
             state.values,
             None,

@@ -56,6 +56,7 @@ class Converter:
             state.plugin,
             root.name,
             translated.description,
+            translated.outputs,
             tensors,
             state.values,
             optimizer,

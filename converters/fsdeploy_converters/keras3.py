@@ -102,6 +102,7 @@ def open_archive(path: Path, resources: ExitStack, format_name: str) -> Opened:
         state.plugin,
         root.name,
         translated.description,
+        translated.outputs,
         tensors,
         state.values,
         None,

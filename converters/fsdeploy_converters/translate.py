@@ -48,8 +48,13 @@ class Translated:
     description: GraphDescription
     slots: tuple[Slot, ...]
     warnings: tuple[str, ...]
-    has_mask: bool
-    """Whether each side's last output is a mask."""
+    outputs: tuple[Shape, ...]
+    """(C, H, W) of each output of one side."""
+
+    @property
+    def has_mask(self) -> bool:
+        """Whether each side's last output is a mask."""
+        return self.outputs[-1][0] == 1
 
 
 @dataclass(frozen=True)
@@ -101,7 +106,9 @@ def translate(root: KerasNet, dialect: Dialect, source: str, shapes: Told | None
     if any(shape[-1] not in (1, 3) for shape in built.outputs):
         warnings.append(f"its outputs are no faces but {built.outputs}")
     description = GraphDescription(root.name, built.net, sides)
-    return Translated(description, built.slots, tuple(warnings), built.outputs[-1][-1] == 1)
+    return Translated(
+        description, built.slots, tuple(warnings), tuple(torch_shape(shape) for shape in built.outputs[: len(sides[0])])
+    )
 
 
 def _check_swap_model(inputs: tuple[Shape, ...], outputs: tuple[Shape, ...], source: str) -> None:

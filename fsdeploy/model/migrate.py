@@ -17,7 +17,6 @@ from torch import Tensor
 
 from fsdeploy import __version__
 from fsdeploy.errors import InputError
-from fsdeploy.model.graph.description import GraphDescription
 from fsdeploy.model.graph.network import GraphNetwork
 from fsdeploy.model.lock import FolderLock
 from fsdeploy.model.migration import MigratedModel, MigratedOptimizer, find_converter
@@ -106,7 +105,7 @@ def open_migration(path: Path, with_optimizer: bool = True) -> Iterator[Migratio
         tensors = {name: torch.from_numpy(tensor.read()) for name, tensor in model.tensors.items()}
         load_on(GraphNetwork, tensors, model.description)  # every tensor of the network must be there
         stored = {**model.state.get("legacy", {}).get("config", {}), **model.state["config"]}
-        yield Migration(model, tensors, fit_native(model.plugin, model.description, tensors, stored))
+        yield Migration(model, tensors, fit_native(model, tensors, stored))
 
 
 def write_migration(migration: Migration, output: Path) -> None:
@@ -219,7 +218,7 @@ def report(
         output=None if output is None else str(output),
         iterations=int(model.state.get("iterations", 0)),
         input_size=model.description.net.inputs[0][-1],
-        outputs=output_shapes(model.description),
+        outputs=[list(shape) for shape in model.outputs],
         parts=summaries(migration.tensors),
         optimizer=_optimizer_words(model.optimizer, with_optimizer),
         native_difference=migration.fit.difference if migration.fit else None,
@@ -243,14 +242,6 @@ def _legacy_keys(legacy: Mapping[str, Any]) -> list[str]:
     return sorted([*(key for key in legacy if key not in ("config", "sessions")), *inner])
 
 
-def output_shapes(description: GraphDescription) -> list[list[int]]:
-    """[channels, H, W] of the outputs of side A."""
-    with torch.device("meta"):
-        network = GraphNetwork(description).eval()
-        face = torch.empty(1, *description.net.inputs[0])
-        return [list(output.shape[1:]) for output in network.swap(face, 0)]
-
-
 def summaries(tensors: Mapping[str, Tensor]) -> list[PartSummary]:
     """Counts and ranges of each part of the network."""
     groups: dict[str, list[Tensor]] = {}
@@ -261,11 +252,12 @@ def summaries(tensors: Mapping[str, Tensor]) -> list[PartSummary]:
             name,
             len(group),
             count := sum(tensor.numel() for tensor in group),
-            min(float(tensor.min()) for tensor in group),
-            max(float(tensor.max()) for tensor in group),
-            sum(float(tensor.sum(dtype=torch.float64)) for tensor in group) / count,
+            min(float(low) for low, _ in ranges),
+            max(float(high) for _, high in ranges),
+            sum(float(tensor.mean()) * tensor.numel() for tensor in group) / count,
         )
         for name, group in groups.items()
+        if (ranges := [torch.aminmax(tensor) for tensor in group])
     ]
 
 

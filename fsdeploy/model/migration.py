@@ -50,6 +50,8 @@ class MigratedModel:
     model_name: str
     """Plugin name, or a more precise one where a plugin covers several architectures."""
     description: GraphDescription
+    outputs: tuple[tuple[int, ...], ...]
+    """(C, H, W) of each output of one side."""
     tensors: Mapping[str, StoredTensor]
     """Parameters and buffers, named as in the `GraphNetwork` of the description."""
     state: Mapping[str, Any]

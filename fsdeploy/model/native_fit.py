@@ -22,6 +22,7 @@ from fsdeploy.errors import FsdeployError, UnknownModelError
 from fsdeploy.model.base import ModelBase
 from fsdeploy.model.graph.description import GraphDescription, Net, Operation
 from fsdeploy.model.graph.network import GraphNetwork
+from fsdeploy.model.migration import MigratedModel
 from fsdeploy.model.network import SwapNetwork
 from fsdeploy.model.registry import model_class
 
@@ -44,25 +45,23 @@ class NativeFit:
     """Largest difference of any output value on random faces."""
 
 
-def fit_native(
-    plugin: str, description: GraphDescription, tensors: Mapping[str, Tensor], config: Mapping[str, Any]
-) -> NativeFit | None:
-    """Try the plugin of that name with the options of `config`, then with other settings of its switches.
+def fit_native(model: MigratedModel, tensors: Mapping[str, Tensor], config: Mapping[str, Any]) -> NativeFit | None:
+    """Try the plugin of the model's name with the options of `config`, then with other settings of its switches.
 
     Args:
-        plugin: Name of the architecture.
-        description: The graph of the file.
+        model: What was read.
         tensors: Its parameters, float32.
         config: Options as stored, flat.
     """
     try:
-        chosen = model_class(plugin)
+        chosen = model_class(model.plugin)
     except UnknownModelError:
         return None
+    description, mask = model.description, model.outputs[-1][0] == 1
     graph = load_on(GraphNetwork, tensors, description)
     reflect = any(operation_count(description.net, "pad", mode="reflect"))
     for options in itertools.islice(_candidates(chosen, config), _MAX_TRIES):
-        training = _training(learn_mask=_has_mask(description), reflect=reflect)
+        training = _training(learn_mask=mask, reflect=reflect)
         native = _network(chosen, options, training)
         names = None if native is None else _pair(graph, native)
         if native is None or names is None:
@@ -70,9 +69,9 @@ def fit_native(
         native.load_state_dict({names[name]: tensor for name, tensor in tensors.items()}, assign=True)
         difference = compare(graph, native, description.net.inputs[0])
         if difference <= TOLERANCE:
-            found = {**dataclasses.asdict(options), "learn_mask": _has_mask(description), "reflect_padding": reflect}
+            found = {**dataclasses.asdict(options), "learn_mask": mask, "reflect_padding": reflect}
             return NativeFit(chosen.name, found, names, difference)
-        logger.info("plugin '%s' has the same tensors but differs by %.2g", plugin, difference)
+        logger.info("plugin '%s' has the same tensors but differs by %.2g", model.plugin, difference)
     return None
 
 
@@ -91,14 +90,6 @@ def operation_count(net: Net, op: str, **attributes: Any) -> Iterator[Operation]
             yield from operation_count(part, op, **attributes)
         elif part.op == op and all(part.attributes.get(key) == value for key, value in attributes.items()):
             yield part
-
-
-def _has_mask(description: GraphDescription) -> bool:
-    """Whether a side has more outputs than faces: the last one has one channel."""
-    with torch.device("meta"):
-        network = GraphNetwork(description).eval()
-        face = torch.empty(1, *description.net.inputs[0])
-        return bool(network.swap(face, 0)[-1].shape[1] == 1)
 
 
 def _candidates(chosen: type[ModelBase], config: Mapping[str, Any]) -> Iterator[Any]:
@@ -158,9 +149,9 @@ def _with_tensors(parts: Mapping[str, nn.Module]) -> dict[str, nn.Module]:
 
 
 def compare(first: SwapNetwork, second: SwapNetwork, shape: tuple[int, ...]) -> float:
-    """Largest difference of any output of two networks, both directions, on two random faces (C, H, W); infinite when
+    """Largest difference of any output of two networks, both directions, on a random face (C, H, W); infinite when
     their outputs have different shapes or are not finite."""
-    face = torch.rand(2, *shape, generator=torch.Generator().manual_seed(0))
+    face = torch.rand(1, *shape, generator=torch.Generator().manual_seed(0))
     worst = 0.0
     with torch.inference_mode():
         for side in range(SwapNetwork.sides):
