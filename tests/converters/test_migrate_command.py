@@ -1,0 +1,132 @@
+"""`fsdeploy migrate` as a user meets it."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from click.testing import CliRunner
+from small_models import write_keras2
+
+from fsdeploy.cli.migrate import migrate
+from fsdeploy.errors import CheckFailedError, FsdeployError, InputError
+from fsdeploy.images import read_image
+from fsdeploy.model.folder import load_model
+from fsdeploy.model.inference import Inference
+
+
+@pytest.fixture
+def old(tmp_path):
+    """A folder with a small Keras 2 model and its state."""
+    folder = tmp_path / "old"
+    folder.mkdir()
+    write_keras2(folder / "small.h5")
+    state = {
+        "name": "small",
+        "sessions": {"1": {"timestamp": 5.0, "no_logs": True, "loss_names": ["total"], "batchsize": 4, "iterations": 70,
+                           "config": {"learning_rate": 5e-05}}},
+        "lowest_avg_loss": {"a": 0.25, "b": 0.5},
+        "iterations": 70,
+        "training_size": 256,
+        "config": {"centering": "legacy", "coverage": 68.75, "mask_type": "facehull", "learn_mask": True,
+                   "clipnorm": True, "loss_function_2": None, "allow_growth": False, "eye_multiplier": 3},
+    }  # fmt: skip
+    (folder / "small_state.json").write_text(json.dumps(state))
+    return folder
+
+
+def run(*arguments):
+    return CliRunner().invoke(migrate, [str(argument) for argument in arguments], catch_exceptions=False)
+
+
+def test_the_report_says_what_was_found_and_the_folder_loads(old, tmp_path):
+    result = run(old, "-o", tmp_path / "new", "--json")
+    assert result.exit_code == 0
+    found = json.loads(result.stdout)
+    assert (found["plugin"], found["model_name"], found["iterations"]) == ("imported", "small", 70)
+    assert found["outputs"] == [[3, 8, 8], [1, 8, 8]]
+    assert [part["name"] for part in found["parts"]] == ["encoder", "decoder_a", "decoder_b"]
+    assert found["parts"][0]["parameters"] == 456 + 1925 + 144 + 1760
+    assert found["kept_under_legacy"] == ["config.allow_growth", "training_size"]
+    model = load_model(tmp_path / "new")
+    info = model.info()
+    assert (info.input_size, info.output_size, info.has_mask, info.centering, info.coverage) == (
+        16,
+        8,
+        True,
+        "legacy",
+        0.6875,
+    )
+    assert model.state.lowest_avg_loss == 0.75 and model.iterations == 70
+    assert model.training.mask.mask_type == "components" and model.training.optimizer.gradient_clipping == "norm"
+    assert list(model.state.sessions[1]) == ["timestamp", "no_logs", "batchsize", "iterations", "config"]
+    assert model.state.legacy["sessions"] == {"1": {"loss_names": ["total"]}}
+
+
+def test_the_default_folder_lies_beside_the_source(old):
+    assert run(old / "small.h5").exit_code == 0
+    assert (old / "small_migrated" / "imported_state.json").is_file()
+    with pytest.raises(InputError, match="exists already"):
+        run(old / "small.h5")
+
+
+def test_a_dry_run_writes_nothing(old, tmp_path):
+    before = sorted(tmp_path.rglob("*"))
+    assert "not written" in run(old, "--dry-run").stdout
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_failed_write_leaves_no_folder(old, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("fsdeploy.model.migrate.stream_tensors", full)
+    with pytest.raises(FsdeployError, match="No space left"):
+        run(old, "-o", tmp_path / "new")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["old"]
+
+
+def test_the_sheet_shows_faces_as_a_and_as_b(old, tmp_path, real_data):
+    sheet = tmp_path / "sheet.png"
+    run(old, "--dry-run", "--preview", real_data / "faces", "-o", sheet)
+    image = read_image(sheet)
+    assert image.shape[1] == 3 * 192 and image.shape[0] > 2 * 192
+
+
+def test_another_models_reference_is_noticed(old, tmp_path):
+    import numpy as np
+
+    face = np.random.default_rng(0).random((1, 16, 16, 3), np.float32)
+    np.savez(tmp_path / "other.npz", input_a=face, a2b_0=np.zeros((1, 8, 8, 3), np.float32))
+    with pytest.raises(CheckFailedError, match="not the same model"):
+        run(old, "--dry-run", "--reference", tmp_path / "other.npz")
+
+
+def test_an_imported_model_trains_on(old, tmp_path):
+    run(old, "-o", tmp_path / "new")
+    model = load_model(tmp_path / "new", predict=False)
+    network = model.model.train()
+    before = {name: tensor.clone() for name, tensor in network.named_parameters()}
+    optimizer = torch.optim.Adam(network.parameters(), 1e-3)
+    face = torch.rand(2, 3, 16, 16)
+    outputs = network([face, face])
+    sum(output.square().mean() for side in outputs for output in side).backward()
+    optimizer.step()
+    changed = {name for name, tensor in network.named_parameters() if not torch.equal(tensor, before[name])}
+    assert changed == set(before), "every parameter gets a gradient"
+    model.io.save(is_exit=True)
+    model.close()
+    again = Inference(load_model(tmp_path / "new"), switch_sides=False)
+    swap, mask = again(face)
+    assert swap.shape == (2, 3, 8, 8) and mask.shape == (2, 1, 8, 8)
+    with torch.inference_mode():
+        torch.testing.assert_close(swap, network.eval().swap(face, 1)[0])
+
+
+def test_both_directions_are_exported_at_once(old, tmp_path):
+    pytest.importorskip("onnxruntime")
+    result = run(old, "-o", tmp_path / "new", "--export", "--json")
+    exported = json.loads(result.stdout)["exported"]
+    assert [entry["path"].rpartition("/")[2] for entry in exported] == ["new_a2b.onnx", "new_b2a.onnx"]
+    assert all(entry["max_difference"] <= 1e-4 for entry in exported)
