@@ -89,5 +89,6 @@ def convert(**chosen: Any) -> None:
     if report.stopped == INTERRUPTED:
         raise click.Abort
     if not report.complete:
-        problem = f"{len(report.failed)} frames failed" if report.failed else "the source is damaged"
+        count = len(report.failed)
+        problem = f"{count} frame{'s' if count > 1 else ''} failed" if count else "the source is damaged"
         raise CheckFailedError(f"{problem}: what could be converted was written to {chosen['output']}")

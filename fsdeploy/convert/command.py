@@ -98,6 +98,9 @@ def run(chosen: Mapping[str, Any]) -> tuple[Report, list[str]]:
             if shard is not None:
                 report.facts["shard"] = _part_facts(shard, report).as_dict()
             report.write(chosen["report"] or report_path(output, shard))
+    if not report.written and not report.stopped:
+        what = "no frame of it can be decoded" if not report.read else "none of its frames lies in the ranges"
+        raise InputError(f"{source.info.path}: {what}, nothing was written")
     if signing is not None:
         _sign_outputs(output, source, signing, report)
     lines = [*report.summary(), f"wrote {output}"]

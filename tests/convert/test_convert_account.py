@@ -99,6 +99,8 @@ def test_a_range_that_is_none_is_refused(tmp_path, dimmer, fsdeploy) -> None:
     faces = write_landmarks(tmp_path / "l.json", {"f_0001.png": [FACE]})
     code, _, err = fsdeploy("convert", "-m", dimmer, "-i", frames, "-o", tmp_path / "o", "-l", faces, "-r", "9-3")
     assert code == 2 and "first-last" in err
+    code, _, err = fsdeploy("convert", "-m", dimmer, "-i", frames, "-o", tmp_path / "o", "-l", faces, "-r", "50-60")
+    assert code == 2 and "ranges" in err
 
 
 def test_resuming_keeps_what_is_there_and_converts_the_rest(tmp_path, dimmer, fsdeploy) -> None:
@@ -125,7 +127,7 @@ def test_a_face_without_sense_fails_its_frame_only(tmp_path, dimmer, fsdeploy) -
     report = json.loads((tmp_path / "o" / "convert_report.json").read_text())
     assert code == 1 and [entry["frame"] for entry in report["failed"]] == ["f_0002.png"]
     same = cv2.imread(str(tmp_path / "o" / "f_0002.png")) == cv2.imread(str(frames / "f_0002.png"))
-    assert same.all() and "1 frames failed" in err
+    assert same.all() and "1 frame failed" in err
 
 
 def test_stopping_at_the_first_failed_frame_can_be_asked_for(tmp_path, dimmer, fsdeploy) -> None:
@@ -180,3 +182,24 @@ def test_an_existing_video_is_replaced_only_when_asked(tmp_path, dimmer, fsdeplo
     code, _, err = fsdeploy("convert", "-m", dimmer, "-i", frames, "-o", tmp_path / "o.mp4", "-l", faces)
     assert code == 2 and "--force" in err and (tmp_path / "o.mp4").read_bytes() == b"precious"
     assert fsdeploy("convert", "-m", dimmer, "-i", frames, "-o", tmp_path / "o.mp4", "-l", faces, "--force")[0] == 0
+
+
+def test_parts_written_into_one_folder_are_joined_by_their_reports(tmp_path, dimmer, fsdeploy) -> None:
+    frames = folder_of_frames(tmp_path / "in", 7, {4})
+    faces = write_landmarks(tmp_path / "l.json", {f"f_{n + 1:04d}.png": [FACE] for n in range(7)})
+    out = tmp_path / "o"
+    codes = [
+        fsdeploy("convert", "-m", dimmer, "-i", frames, "-o", out, "-l", faces, "--shard", f"{n}/2")[0] for n in (2, 1)
+    ]
+    assert codes == [1, 0]  # the broken frame is in the second half
+    code, text, err = fsdeploy("join", out, "-o", out)
+    assert code == 1 and "2 parts, 7 frames, 1 failed" in text and "report names them" in err
+    report = json.loads((out / "convert_report.json").read_text())
+    assert report["frames"]["swapped"] == 6 and [entry["frame"] for entry in report["failed"]] == ["f_0005.png"]
+    assert len(list(out.glob("*.png"))) == 7
+    apart = tmp_path / "apart"
+    code, _, _ = fsdeploy("join", out, "-o", apart)
+    assert code == 1 and len(list(apart.glob("*.png"))) == 7
+    (out / "convert_report.1of2.json").unlink()
+    code, _, err = fsdeploy("join", out, "-o", out)
+    assert code == 2 and "part 1 of 2 is missing" in err
