@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import logging
 import sys
+from pathlib import Path
+
+from fsdeploy.errors import InputError
 
 
 class _Stderr(logging.Handler):
@@ -14,9 +17,20 @@ class _Stderr(logging.Handler):
         print(prefix + self.format(record), file=sys.stderr, flush=True)
 
 
-def show_log(level: str = "INFO") -> None:
-    """Print messages of fsdeploy's loggers from `level` on."""
+def show_log(level: str = "INFO", file: Path | None = None) -> None:
+    """Print messages of fsdeploy's loggers from `level` on, and append them with their time to `file`.
+
+    Raises:
+        InputError: the file cannot be written.
+    """
     logger = logging.getLogger("fsdeploy")
     logger.setLevel(level)
     logger.propagate = False
     logger.handlers[:] = [_Stderr()]
+    if file is not None:
+        try:
+            handler = logging.FileHandler(file, encoding="utf-8")
+        except OSError as error:
+            raise InputError(f"cannot write {file}: {error.strerror}: name a file in a folder you may write") from error
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        logger.addHandler(handler)

@@ -26,7 +26,7 @@ _FOLDER = click.Path(path_type=Path, file_okay=True)
     help="Total iterations between full copies; 0 is off.",
 )  # fmt: skip
 @click.option("-r", "--use-lr-finder", is_flag=True, help="Find the learning rate first (new models).")
-@click.option("--config", "config_file", type=_FOLDER, help="Options in TOML: see 'fsdeploy config init'.")
+@click.option("-C", "--config", "config_file", type=_FOLDER, help="Options in TOML: see 'fsdeploy config init'.")
 @click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="Set one option; may be repeated.")
 @click.option("-l", "--load-weights", type=_FOLDER, help="Model to take a new model's encoder from.")
 @click.option("-f", "--freeze-weights", is_flag=True, help="Do not train the encoder in this run.")
@@ -48,6 +48,7 @@ _FOLDER = click.Path(path_type=Path, file_okay=True)
 @click.option("-n", "--no-logs", is_flag=True, help="Write no TensorBoard logs.")
 @click.option("-u", "--summary", is_flag=True, help="Print the model's parts and leave.")
 @click.option("-q", "--quiet", is_flag=True, help="Show errors and warnings only.")
+@click.option("-F", "--logfile", type=_FOLDER, help="Write messages to a file as well.")
 @click.option("-L", "--loglevel", type=click.Choice(["DEBUG", "INFO", "WARNING"], case_sensitive=False), default="INFO")
 def train(**arguments: Any) -> None:
     """Train a swap model on two folders of extracted faces, or go on with an existing model.
@@ -67,7 +68,7 @@ def train(**arguments: Any) -> None:
 
     level = "WARNING" if arguments["quiet"] or not processes.is_first() else arguments["loglevel"].upper()
     del arguments["loglevel"]
-    show_log(level)
+    show_log(level, arguments.pop("logfile"))
     chosen = TrainArguments(**arguments)
     if chosen.summary:
         print_summary(chosen)

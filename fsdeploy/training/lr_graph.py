@@ -35,7 +35,7 @@ def draw_graph(path: Path, rates: list[float], losses: list[float], marks: dict[
     for (name, rate), colour in zip(marks.items(), _COLOURS, strict=False):
         at = plot.points(np.array([math.log10(rate)]), np.interp([math.log10(rate)], x, y))[0]
         cv2.circle(plot.image, at.tolist(), 7, colour, cv2.FILLED, cv2.LINE_AA)
-        plot.text(f"{name}: {rate:.2e}", (_LEFT + 15, _TOP + 25 + 25 * list(marks).index(name)), colour)
+        plot.text(f"{name}: {rate:.2e}", (_LEFT + 15, _HEIGHT - _BOTTOM - 75 + 25 * list(marks).index(name)), colour)
     write_image(path, plot.image)
 
 

@@ -190,6 +190,15 @@ def test_without_logs_no_log_folder_is_made(tmp_path: Path, drawn_faces: tuple[P
     assert not (tmp_path / "m" / "compact_logs").exists()
 
 
+def test_messages_go_to_a_file_as_well(tmp_path: Path, drawn_faces: tuple[Path, Path]) -> None:
+    a, b = drawn_faces
+    file = tmp_path / "training.log"
+    result = invoke("-A", a, "-B", b, "-m", tmp_path / "m", *TINY, "-i", 1, "-F", file)
+    assert result.exception is None
+    assert "iteration 1 saved to" in file.read_text()
+    assert "cannot write" in refused("-A", a, "-B", b, "-m", tmp_path / "m", *TINY, "-F", tmp_path / "no" / "file")
+
+
 def test_half_a_time_lapse_is_refused(tmp_path: Path, drawn_faces: tuple[Path, Path]) -> None:
     a, b = drawn_faces
     assert "-y" in refused("-A", a, "-B", b, "-m", tmp_path / "m", *TINY, "-x", a)

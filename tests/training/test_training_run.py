@@ -76,6 +76,19 @@ def test_a_run_in_two_parts_equals_one_run_to_the_bit(tmp_path: Path, drawn_face
     assert any("accumulated_grad" in name for name in whole)
 
 
+def test_a_run_in_the_memory_layout_of_gpus_is_saved_and_resumed_exactly(tmp_path: Path, drawn_faces: Folders) -> None:
+    trainer = start(tmp_path, drawn_faces, PLAIN)
+    trainer.model.model.to(memory_format=torch.channels_last)
+    run(trainer, 2)
+    resumed = start(tmp_path, drawn_faces, PLAIN)
+    resumed.model.model.to(memory_format=torch.channels_last)
+    resumed.close()
+    pairs = zip(trainer.model.model.parameters(), resumed.model.model.parameters(), strict=True)
+    assert all(torch.equal(one, two) for one, two in pairs)
+    first, second = trainer.optimizer.state_tensors()[0], resumed.optimizer.state_tensors()[0]
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
 def test_snapshots_bear_the_iteration_they_hold(tmp_path: Path, drawn_faces: Folders) -> None:
     run(start(tmp_path, drawn_faces, PLAIN, snapshot_interval=3), 7)
     points = [point for point in Backup(tmp_path, "two_sizes").restore_points() if point.kind == "snapshot"]
