@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from fsdeploy.errors import ConfigError, InputError
@@ -98,20 +99,14 @@ def test_lpips_with_invented_weights_has_its_known_value(trunk: str, size: int, 
         assert loss(*waves(size)).mean((1, 2, 3)).tolist() == pytest.approx(expected, rel=2e-4)
 
 
-@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
-def test_lpips_reads_its_weights_from_the_folder_that_the_user_names(tmp_path: Path, suffix: str) -> None:
+def test_lpips_reads_its_weights_from_the_folder_that_the_user_names(tmp_path: Path) -> None:
     source = LPIPS("alex", "bgr", None)
     invented_weights(source)
     trunk = {f"features.{name}": value.clone() for name, value in source.features.state_dict().items()}
     trunk["classifier.1.weight"] = torch.zeros(2, 2)
     heads = {f"lin{i}.model.1.weight": head.weight.detach().clone() for i, head in enumerate(source.heads)}
     for stem, tensors in zip(("alexnet-owt-7be5be79", "alex"), (trunk, heads), strict=True):
-        if suffix == ".pth":
-            torch.save(tensors, tmp_path / (stem + suffix))
-        else:
-            from safetensors.torch import save_file
-
-            save_file(tensors, tmp_path / (stem + suffix))
+        save_file(tensors, tmp_path / f"{stem}.safetensors")
     loss = build_loss("lpips_alex", "bgr", tmp_path)
     true, pred = waves(64)
     assert torch.equal(loss(true, pred), source(true, pred))
@@ -120,18 +115,24 @@ def test_lpips_reads_its_weights_from_the_folder_that_the_user_names(tmp_path: P
 def test_lpips_without_weights_says_where_to_get_them(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"--loss-weights"):
         build_loss("lpips_vgg16")
-    with pytest.raises(InputError, match=r"vgg16-397923af\.pth.*https://download\.pytorch\.org"):
+    with pytest.raises(InputError, match=r"vgg16-397923af\.safetensors.*https://download\.pytorch\.org"):
         build_loss("lpips_vgg16", "bgr", tmp_path)
 
 
 def test_lpips_refuses_the_weights_of_another_network_and_damaged_files(tmp_path: Path) -> None:
     name = TRUNKS["alex"].trunk_files[0]
-    torch.save({"a": torch.zeros(3)}, tmp_path / f"{name}.pth")
-    torch.save({"a": torch.zeros(3)}, tmp_path / "alex.pth")
+    save_file({"a": torch.zeros(3)}, tmp_path / f"{name}.safetensors")
+    save_file({"a": torch.zeros(3)}, tmp_path / "alex.safetensors")
     with pytest.raises(InputError, match="another network"):
         build_loss("lpips_alex", "bgr", tmp_path)
-    (tmp_path / f"{name}.pth").write_bytes(b"not a file of weights")
-    with pytest.raises(InputError, match=f"{name}.*download it again"):
+    (tmp_path / f"{name}.safetensors").write_bytes(b"not a file of weights")
+    with pytest.raises(InputError, match=f"{name}.*download and convert it again"):
+        build_loss("lpips_alex", "bgr", tmp_path)
+
+
+def test_lpips_never_unpickles_weights_but_says_how_to_convert_them(tmp_path: Path) -> None:
+    (tmp_path / f"{TRUNKS['alex'].trunk_files[0]}.pth").write_bytes(b"cos\nsystem\n(S'false'\ntR.")
+    with pytest.raises(InputError, match=r"is a pickle, which is not read.*docs/training\.md"):
         build_loss("lpips_alex", "bgr", tmp_path)
 
 

@@ -12,6 +12,7 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from fsdeploy.errors import InputError
@@ -163,28 +164,29 @@ class LPIPS(nn.Module):
 
 def _find(folder: Path, stems: tuple[str, ...], trunk: str) -> Path:
     for stem in stems:
-        for suffix in (".safetensors", ".pth"):
-            if (folder / (stem + suffix)).is_file():
-                return folder / (stem + suffix)
+        if (folder / f"{stem}.safetensors").is_file():
+            return folder / f"{stem}.safetensors"
+    pickled = next((folder / f"{stem}.pth" for stem in stems if (folder / f"{stem}.pth").is_file()), None)
+    if pickled is not None:
+        # A .pth file is a pickle, and fsdeploy builds nothing from one; whoever trusts it can turn it into tensors.
+        raise InputError(
+            f"{pickled} is a pickle, which is not read: turn it into {pickled.stem}.safetensors by the line that "
+            "docs/training.md gives"
+        )
     raise InputError(
-        f"{folder} holds no {stems[0]}.pth or {stems[1]}.pth, which loss 'lpips_{trunk}' needs: download the ImageNet "
-        "trunk from https://download.pytorch.org/models and the LPIPS v0.1 heads from "
-        "https://github.com/richzhang/PerceptualSimilarity (lpips/weights/v0.1) into that folder"
+        f"{folder} holds no {stems[0]}.safetensors or {stems[1]}.safetensors, which loss 'lpips_{trunk}' needs: "
+        "download the ImageNet trunk from https://download.pytorch.org/models and the LPIPS v0.1 heads from "
+        "https://github.com/richzhang/PerceptualSimilarity (lpips/weights/v0.1), and turn them into .safetensors "
+        "(docs/training.md)"
     )
 
 
 def _read(path: Path) -> dict[str, Tensor]:
     try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            return load_file(path)
-        # weights_only: torch's restricted reader, which builds tensors and nothing else.
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
-        return {str(name): value for name, value in loaded.items() if isinstance(value, Tensor)}
+        return load_file(path)
     except Exception as error:
         raise InputError(
-            f"{path} cannot be read as loss weights ({type(error).__name__}): download it again"
+            f"{path} cannot be read as loss weights ({type(error).__name__}): download and convert it again"
         ) from error
 
 
