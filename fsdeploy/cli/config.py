@@ -9,7 +9,7 @@ import click
 
 @click.group()
 def config() -> None:
-    """Write or check a configuration file for `fsdeploy train --config FILE`.
+    """Write or check a configuration file for the option --config of train and convert.
 
     \b
     Examples:
@@ -23,17 +23,18 @@ def config() -> None:
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="File to write. [default: to the terminal]")
 @click.option("--force", is_flag=True, help="Replace an existing file.")
 def init(output: Path | None, force: bool) -> None:
-    """Write a file that names and explains every option, those of all model plugins included.
+    """Write a file that names and explains every option, those of all model and convert plugins included.
 
     \b
     Examples:
       fsdeploy config init -o options.toml
     """
     from fsdeploy.config.file import write_commented
+    from fsdeploy.convert.settings import option_tables
     from fsdeploy.files import write_text
     from fsdeploy.training.setup import known_plugins
 
-    text = write_commented(known_plugins())
+    text = write_commented(known_plugins(), option_tables())
     if output is None:
         click.echo(text, nl=False)
         return
@@ -51,10 +52,12 @@ def check(file: Path) -> None:
       fsdeploy config check options.toml
     """
     from fsdeploy.config.file import read_file
+    from fsdeploy.convert.settings import parse_values
     from fsdeploy.training.setup import known_plugins
 
     values = read_file(file, known_plugins())
-    count = len(values.training) + sum(map(len, values.plugins.values()))
+    tables = [*values.plugins.values(), *parse_values((), file).values()]
+    count = len(values.training) + sum(map(len, tables))
     click.echo(f"{file}: {count} options, all valid")
 
 

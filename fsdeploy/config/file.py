@@ -23,6 +23,8 @@ from fsdeploy.errors import ConfigError, InputError
 
 Known = dict[str, tuple[type, Any, OptionSpec]]
 _MODEL = "model"
+_CONVERT = "convert"
+"""Tables of convert plugins: checked by `fsdeploy.convert.settings`, which knows them."""
 _WIDTH = 110
 
 
@@ -75,9 +77,9 @@ def _check_tables(tables: Mapping[str, Any], plugins: Mapping[str, type]) -> Opt
                 if plugin not in plugins:
                     raise ConfigError(f"unknown section [model.{plugin}]{nearest(plugin, plugins)}")
                 values.plugins[plugin] = _check_table(f"model.{plugin}", entries, specs(plugins[plugin]))
-        elif name not in known:
-            raise ConfigError(f"unknown section [{name}]{nearest(name, [*known, _MODEL])}")
-        else:
+        elif name not in known and name != _CONVERT:
+            raise ConfigError(f"unknown section [{name}]{nearest(name, [*known, _MODEL, _CONVERT])}")
+        elif name in known:
             values.training |= _check_table(name, table, specs(known[name]))
     return values
 
@@ -149,9 +151,14 @@ def parse_value(name: str, kind: type, text: str) -> Any:
         raise ConfigError(f"option '{name}' must be of type {kind.__name__}, got '{text}'") from error
 
 
-def write_commented(plugins: Mapping[str, type]) -> str:
+def write_commented(plugins: Mapping[str, type], more: Mapping[str, type] | None = None) -> str:
     """A configuration file that names every option with its default, range and meaning; all of them commented out, so
-    that a later default is not overruled by an old file."""
+    that a later default is not overruled by an old file.
+
+    Args:
+        plugins: Model plugin -> its options dataclass.
+        more: Further tables by their whole name -> options dataclass.
+    """
     lines = [
         "# Options of fsdeploy. Remove the '#' in front of an option to set it.",
         "# 'fixed' options belong to the model: they count when it is created and keep their value afterwards.",
@@ -161,6 +168,8 @@ def write_commented(plugins: Mapping[str, type]) -> str:
     for name, kind in plugins.items():
         if specs(kind):
             lines += ["", f"[{_MODEL}.{name}]", *_section(kind)]
+    for name, kind in (more or {}).items():
+        lines += ["", f"[{name}]", *_section(kind)]
     return "\n".join(lines) + "\n"
 
 

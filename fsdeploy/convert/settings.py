@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from fsdeploy.config.file import parse_value
+from fsdeploy.config.option import from_mapping, specs
 from fsdeploy.convert import plugin
 from fsdeploy.convert.plugin import (
     COLOR,
@@ -135,10 +137,22 @@ def parse_values(assignments: Iterable[str], config: Path | None = None) -> Valu
         parts = path.strip().split(".")
         if not found or len(parts) != 3 or parts[0] not in KINDS:
             raise ConfigError(f"'{assignment}' is no option: write kind.plugin.option=value, as in writer.video.crf=18")
-        values.setdefault(f"{parts[0]}.{parts[1].replace('_', '-')}", {})[parts[2].replace("-", "_")] = _value(text)
-    for key in values:
-        plugin.find(*key.split(".", 1))
+        kind, name, option = parts[0], parts[1].replace("_", "-"), parts[2].replace("-", "_")
+        known = specs(plugin.find(kind, name).Options)
+        value = parse_value(option, known[option][0], text.strip()) if option in known else text
+        values.setdefault(f"{kind}.{name}", {})[option] = value
+    for key, options in values.items():
+        try:
+            from_mapping(plugin.find(*key.split(".", 1)).Options, options)
+        except ConfigError as error:
+            raise ConfigError(f"{key}: {error}") from error
     return values
+
+
+def option_tables() -> dict[str, type]:
+    """Table of a configuration file, "convert.<kind>.<plugin>" -> options dataclass, of plugins that have options."""
+    found = {(kind, name): plugin.find(kind, name).Options for kind in KINDS for name in plugin.names(kind)}
+    return {f"convert.{kind}.{name}": options for (kind, name), options in found.items() if specs(options)}
 
 
 def _config_tables(path: Path) -> dict[str, Any]:
@@ -152,11 +166,3 @@ def _config_tables(path: Path) -> dict[str, Any]:
     if not isinstance(tables, dict):
         raise ConfigError(f"{path}: 'convert' must be a table")
     return tables
-
-
-def _value(text: str) -> Any:
-    """A TOML value where it is one, else the text itself."""
-    try:
-        return tomllib.loads(f"value = {text.strip()}")["value"]
-    except tomllib.TOMLDecodeError:
-        return text.strip()
