@@ -19,6 +19,7 @@ import signal
 import sys
 import tempfile
 import time
+import traceback
 from collections.abc import Mapping
 from itertools import count
 from pathlib import Path
@@ -113,16 +114,18 @@ def forked(work: Any) -> tuple[int, int]:
         os.close(read)
         try:
             work(write)
-        finally:
-            os._exit(0)
+        except BaseException:
+            traceback.print_exc()
+            os._exit(1)
+        os._exit(0)
     os.close(write)
     return pid, read
 
 
-def last_report(handle: int) -> int:
+def last_report(handle: int, already_read: bytes = b"") -> int:
     """The last number that was reported, 0 for none; waits for the end of the process."""
-    with os.fdopen(handle) as stream:
-        return max((int(line) for line in stream.read().split()), default=0)
+    with os.fdopen(handle, "rb") as stream:
+        return max((int(line) for line in (already_read + stream.read()).split()), default=0)
 
 
 def kill_at_random(folder: Path, rounds: int, seed: int) -> list[str]:
@@ -132,10 +135,14 @@ def kill_at_random(folder: Path, rounds: int, seed: int) -> list[str]:
     saved = 0
     for number in range(rounds):
         pid, handle = forked(lambda report: save_in_a_loop(folder, 10_000, report))
-        time.sleep(chance.uniform(0.02, 0.4))
+        # Mostly during later saves of a process, sometimes while it starts; on a busy machine, too.
+        reported = b"" if chance.random() < 0.25 else os.read(handle, 64)
+        time.sleep(chance.uniform(0.0, 0.3))
         os.kill(pid, signal.SIGKILL)
-        os.waitpid(pid, 0)
-        problem, saved = check(folder, max(saved, last_report(handle)))
+        _, status = os.waitpid(pid, 0)
+        if not os.WIFSIGNALED(status):
+            failures.append(f"round {number}: the process ended by itself")
+        problem, saved = check(folder, max(saved, last_report(handle, reported)))
         failures += [f"round {number}: {problem}"] if problem else []
     return failures
 
@@ -168,6 +175,8 @@ def kill_at_every_step(folder: Path, best_every: int) -> tuple[int, list[str]]:
         _, status = os.waitpid(pid, 0)
         problem, saved = check(folder, max(saved, last_report(handle)))
         failures += [f"step {step}: {problem}"] if problem else []
+        if os.waitstatus_to_exitcode(status) == 1:
+            failures.append(f"step {step}: the process failed")
         if os.waitstatus_to_exitcode(status) == 0:
             return step - 1, failures
     raise AssertionError("unreachable")

@@ -35,7 +35,7 @@ def kill(rounds: int) -> dict[str, object]:
 def test_a_folder_loads_after_sigkill_at_random_moments_and_before_every_step_of_a_save() -> None:
     result = kill(rounds=20)
     assert (result["failures"], result["step_failures"]) == ([], [])
-    assert int(str(result["saves"])) > 20
+    assert int(str(result["saves"])) >= 10
     assert int(str(result["steps"])) > 20
 
 
