@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fsdeploy.errors import InputError
+from fsdeploy.errors import CheckFailedError
 
 BATCHES = (1, 2, 5)
 _EXACT_PSNR = 200.0
@@ -51,6 +51,9 @@ def compare(
     """Figures per output over (expected, got) pairs. `scale` brings the values to 0..1 (1/255 for uint8).
 
     A non-finite value anywhere counts as an infinite difference.
+
+    Raises:
+        CheckFailedError: shapes differ.
     """
     totals: list[list[NDArray[np.float64]]] = [[] for _ in names]
     samples = 0
@@ -58,7 +61,7 @@ def compare(
         samples += len(expected[0])
         for total, wanted, found in zip(totals, expected, got, strict=True):
             if wanted.shape != found.shape:
-                raise InputError(f"the exported graph gives {found.shape} where the model gives {wanted.shape}")
+                raise CheckFailedError(f"the exported graph gives {found.shape} where the model gives {wanted.shape}")
             total.append((found.astype(np.float64) - wanted.astype(np.float64)).ravel() * scale)
     return [_figures(name, kind, samples, np.concatenate(total)) for name, total in zip(names, totals, strict=True)]
 
@@ -85,12 +88,23 @@ def run_file(path: Path, feeds: Sequence[NDArray[Any]]) -> list[list[NDArray[Any
 
     Raises:
         InputError: onnxruntime refuses the file.
+        CheckFailedError: it fails on an input.
     """
     from fsdeploy.runtime.providers import open_session
 
     session = open_session(str(path), str(path), "cpu", layout=False)
     name = session.get_inputs()[0].name
-    return [session.run(None, {name: feed}) for feed in feeds]
+    return [_run(session, name, feed) for feed in feeds]
+
+
+def _run(session: Any, name: str, feed: NDArray[Any]) -> list[NDArray[Any]]:
+    try:
+        return list(session.run(None, {name: feed}))
+    except Exception as error:
+        raise CheckFailedError(
+            f"the exported graph fails on an input of shape {feed.shape}: {str(error).splitlines()[0][:200]}: "
+            "the plugin may fix a size in Python that should follow the input"
+        ) from error
 
 
 Expected = Callable[[NDArray[Any]], list[NDArray[Any]]]

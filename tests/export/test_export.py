@@ -11,9 +11,12 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+import torch.nn.functional as F
+from torch import nn
 
 from fsdeploy.errors import CheckFailedError, InputError
 from fsdeploy.export import ExportSettings, export_model
+from fsdeploy.export.graph import Port, trace
 from fsdeploy.model.folder import load_model
 from fsdeploy.runtime.metadata import SwapMetadata
 
@@ -156,3 +159,28 @@ def test_an_existing_file_is_replaced_only_by_force(tiny: Path, tmp_path: Path) 
 def test_a_wish_that_a_format_does_not_take_is_refused_by_name(settings: ExportSettings, message: str) -> None:
     with pytest.raises(InputError, match=message):
         settings.check()
+
+
+def test_an_operator_newer_than_the_opset_is_named(tmp_path: Path) -> None:
+    class Sampling(nn.Module):
+        def forward(self, face: torch.Tensor) -> tuple[torch.Tensor]:
+            return (F.grid_sample(face, face[:, :2].permute(0, 2, 3, 1), align_corners=False),)
+
+    borders = (Port("face", ("N", 3, 8, 8)),), (Port("swap", ("N", 3, 8, 8)),)
+    with pytest.raises(InputError, match=r"cannot be exported at opset 15: .*grid"):
+        trace(Sampling(), [torch.zeros(2, 3, 8, 8)], *borders, opset=15)
+    trace(Sampling(), [torch.zeros(2, 3, 8, 8)], *borders, opset=16)
+
+
+def test_a_batch_that_the_model_freezes_is_caught(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A plugin that reshapes by a Python number passes at the traced batch only: the comparison must not."""
+    network = type(load_model(tiny).model)
+    original = network.swap
+
+    def frozen(self: nn.Module, face: torch.Tensor, side: int) -> list[torch.Tensor]:
+        return [output.reshape(int(face.shape[0]), 3, 32, 32) for output in original(self, face, side)]
+
+    monkeypatch.setattr(network, "swap", frozen)
+    with pytest.raises(CheckFailedError, match="fails on an input of shape"):
+        export_model(tiny, tmp_path / "m.onnx")
+    assert not list(tmp_path.iterdir())

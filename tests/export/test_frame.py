@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
 
 import av
@@ -49,7 +50,8 @@ def clip_faces(real_data: Path, every: int, count: int) -> Iterator[tuple[np.nda
                 return
 
 
-def run_offset(landmarks: np.ndarray, centering: str) -> np.ndarray:
+@lru_cache(maxsize=4)
+def pose_session(centering: str) -> onnxruntime.InferenceSession:
     builder = Builder(17)
     found = align(builder, builder.input("landmarks"), info(centering))
     graph = helper.make_graph(
@@ -57,8 +59,18 @@ def run_offset(landmarks: np.ndarray, centering: str) -> np.ndarray:
         [helper.make_tensor_value_info(found.offset.name, 1, [2])], list(builder.constants.values()),
     )  # fmt: skip
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
-    return session.run(None, {"landmarks": landmarks.astype(np.float32)})[0]
+    return onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+
+
+def run_offset(landmarks: np.ndarray, centering: str) -> np.ndarray:
+    return pose_session(centering).run(None, {"landmarks": landmarks.astype(np.float32)})[0]
+
+
+@pytest.fixture(scope="module")
+def whole(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A whole-frame export of the tiny model."""
+    target = tmp_path_factory.mktemp("frames") / "w.onnx"
+    return export_model(tiny, target, settings=ExportSettings(graph="frame")).path
 
 
 @pytest.mark.parametrize("centering", ["face", "head"])
@@ -87,23 +99,22 @@ def test_real_frames_come_out_as_from_the_convert_step(
     real_data: Path, tmp_path: Path, request: pytest.FixtureRequest, model: str, mask: str
 ) -> None:
     folder = request.getfixturevalue(model)
-    whole = Swapper(export_model(folder, tmp_path / "w.onnx", settings=ExportSettings(graph="frame")).path, "cpu")
+    graph = Swapper(export_model(folder, tmp_path / "w.onnx", settings=ExportSettings(graph="frame")).path, "cpu")
     face = Swapper(export_model(folder, tmp_path / "f.onnx").path, "cpu")
     look = build_look(Choice(mask=mask, edge="feather", color="avg-color"))
     for frame, record in clip_faces(real_data, every=90, count=3):
         expected = swap_frame(frame, [record], face, look).astype(int)
-        difference = np.abs(whole(frame, np.asarray(record.landmarks)) - expected)
+        difference = np.abs(graph(frame, np.asarray(record.landmarks)) - expected)
         changed = (expected != frame).sum()
         assert changed > 5000
         assert (difference > 2).sum() <= 0.005 * changed and difference.mean() < 0.02
 
 
 @pytest.mark.parametrize("shape", [(97, 131), (480, 640)])
-def test_frames_of_any_size_go_through_one_file(tiny: Path, tmp_path: Path, shape: tuple[int, int]) -> None:
-    path = export_model(tiny, tmp_path / "w.onnx", settings=ExportSettings(graph="frame")).path
+def test_frames_of_any_size_go_through_one_file(whole: Path, shape: tuple[int, int]) -> None:
     frame = smooth_frame(*shape)
     points = figure(60, shape[1] / 2 - 30, shape[0] / 2 - 30, 5)
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(str(whole), providers=["CPUExecutionProvider"])
     assert [(entry.name, entry.shape) for entry in session.get_inputs()] == [
         ("frame", ["H", "W", 3]), ("landmarks", [68, 2])]  # fmt: skip
     out = session.run(None, {"frame": frame, "landmarks": points.astype(np.float32)})[0]
@@ -112,10 +123,9 @@ def test_frames_of_any_size_go_through_one_file(tiny: Path, tmp_path: Path, shap
 
 
 @pytest.mark.parametrize("left", [-400.0, 5000.0])
-def test_a_face_outside_the_frame_leaves_it_as_it_is(tiny: Path, tmp_path: Path, left: float) -> None:
-    path = export_model(tiny, tmp_path / "w.onnx", settings=ExportSettings(graph="frame")).path
+def test_a_face_outside_the_frame_leaves_it_as_it_is(whole: Path, left: float) -> None:
     frame = smooth_frame()
-    assert np.array_equal(Swapper(path, "cpu")(frame, figure(80, left, 60, 0)), frame)
+    assert np.array_equal(Swapper(whole, "cpu")(frame, figure(80, left, 60, 0)), frame)
 
 
 def test_a_matrix_can_take_the_place_of_the_landmarks(tiny: Path, tmp_path: Path) -> None:
@@ -130,17 +140,15 @@ def test_a_matrix_can_take_the_place_of_the_landmarks(tiny: Path, tmp_path: Path
     assert np.array_equal(Swapper(path, "cpu")(frame, points), out)
 
 
-def test_a_frame_graph_uses_standard_operators_only(tiny: Path, tmp_path: Path) -> None:
-    path = export_model(tiny, tmp_path / "w.onnx", settings=ExportSettings(graph="frame")).path
-    model = onnx.load(str(path))
-    onnx.checker.check_model(str(path), full_check=True)
+def test_a_frame_graph_uses_standard_operators_only(whole: Path) -> None:
+    model = onnx.load(str(whole))
+    onnx.checker.check_model(str(whole), full_check=True)
     assert {node.domain for node in model.graph.node} == {""}
     assert (model.opset_import[0].version, model.ir_version) == (17, 8)
 
 
-def test_a_hull_needs_landmarks_and_crops_need_a_face_graph(tiny: Path, tmp_path: Path) -> None:
+def test_a_hull_needs_landmarks_and_crops_need_a_face_graph(tiny: Path, whole: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="needs landmarks"):
         export_model(tiny, tmp_path / "w.onnx", settings=ExportSettings(graph="frame-matrix", mask="hull"))
-    path = export_model(tiny, tmp_path / "w.onnx", settings=ExportSettings(graph="frame")).path
     with pytest.raises(InputError, match="takes whole frames"):
-        Swapper(path).swap(np.zeros((1, 32, 32, 3), np.uint8))
+        Swapper(whole).swap(np.zeros((1, 32, 32, 3), np.uint8))
