@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from fsdeploy_converters.errors import damaged, hostile, shown
-from fsdeploy_converters.hdf5 import Window, WindowReader
+from fsdeploy_converters.window import Window, WindowReader
 
 SIGNATURE = b"PK\x03\x04"
 _CHUNK = 1 << 20

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from fsdeploy.errors import CorruptModelError, HostileFileError, UnsupportedFormatError
@@ -26,3 +28,12 @@ def damaged(path: Path | str, what: str) -> CorruptModelError:
 def unsupported(path: Path | str, what: str) -> UnsupportedFormatError:
     """The file is sound but not a model that can be migrated."""
     return UnsupportedFormatError(f"{path}: {what}: it cannot be migrated")
+
+
+@contextmanager
+def as_damage(source: Path | str, what: str) -> Iterator[None]:
+    """Values of a wrong kind, wherever a description is read, are damage of the file."""
+    try:
+        yield
+    except (TypeError, ValueError, LookupError, AttributeError, ArithmeticError, RecursionError) as error:
+        raise damaged(source, f"its {what} does not follow the format ({shown(error)})") from error

@@ -10,7 +10,7 @@ from fsdeploy.model.migration import MigratedModel
 from fsdeploy_converters import limits
 from fsdeploy_converters.assign import stored_tensors
 from fsdeploy_converters.errors import damaged, shown
-from fsdeploy_converters.hdf5 import Hdf5File, Window
+from fsdeploy_converters.hdf5 import Hdf5File
 from fsdeploy_converters.keras2_weights import Places, check_version, group_paths
 from fsdeploy_converters.keras_graph import KerasCall, KerasLayer, KerasNet, Ref
 from fsdeploy_converters.layer_config import Dialect
@@ -18,6 +18,7 @@ from fsdeploy_converters.legacy_state import migrated_state
 from fsdeploy_converters.locate import is_hdf5, part_files, prefix_of, state_file
 from fsdeploy_converters.part_nets import compose, wiring
 from fsdeploy_converters.translate import translate
+from fsdeploy_converters.window import Window
 
 _SLOPE = 0.1
 _EDGE = 4

@@ -10,7 +10,7 @@ from fsdeploy.model.migration import MigratedModel
 from fsdeploy_converters import limits
 from fsdeploy_converters.assign import stored_tensors
 from fsdeploy_converters.errors import damaged, shown, unsupported
-from fsdeploy_converters.hdf5 import Hdf5File, Window
+from fsdeploy_converters.hdf5 import Hdf5File
 from fsdeploy_converters.keras2_weights import Places, check_version, group_paths
 from fsdeploy_converters.keras_graph import Keras2Reader, KerasNet
 from fsdeploy_converters.layer_config import Dialect
@@ -19,6 +19,7 @@ from fsdeploy_converters.locate import is_hdf5, part_files, prefix_of, state_fil
 from fsdeploy_converters.part_nets import compose, wiring
 from fsdeploy_converters.strict_json import read_object
 from fsdeploy_converters.translate import translate
+from fsdeploy_converters.window import Window
 
 WEIGHTS = "model_weights"
 

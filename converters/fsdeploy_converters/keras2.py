@@ -9,7 +9,7 @@ from fsdeploy.model.migration import MigratedModel
 from fsdeploy_converters import limits
 from fsdeploy_converters.assign import stored_tensors
 from fsdeploy_converters.errors import shown, unsupported
-from fsdeploy_converters.hdf5 import Hdf5File, Window
+from fsdeploy_converters.hdf5 import Hdf5File
 from fsdeploy_converters.keras2_optimizer import read_optimizer
 from fsdeploy_converters.keras2_weights import Places, check_version, group_paths, leftovers
 from fsdeploy_converters.keras_graph import Keras2Reader, KerasNet
@@ -18,6 +18,7 @@ from fsdeploy_converters.legacy_state import migrated_state
 from fsdeploy_converters.locate import is_hdf5, part_files, single_file, state_file
 from fsdeploy_converters.strict_json import read_object
 from fsdeploy_converters.translate import Slot, translate
+from fsdeploy_converters.window import Window
 
 WEIGHTS = "model_weights"
 

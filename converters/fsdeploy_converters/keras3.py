@@ -15,7 +15,7 @@ from fsdeploy_converters import limits
 from fsdeploy_converters.archive import Archive
 from fsdeploy_converters.assign import stored_tensors
 from fsdeploy_converters.errors import hostile, shown, unsupported
-from fsdeploy_converters.hdf5 import Hdf5File, Window
+from fsdeploy_converters.hdf5 import Hdf5File
 from fsdeploy_converters.keras3_optimizer import read_optimizer
 from fsdeploy_converters.keras3_weights import find_weights
 from fsdeploy_converters.keras_graph import Keras3Reader
@@ -24,6 +24,7 @@ from fsdeploy_converters.legacy_state import migrated_state
 from fsdeploy_converters.locate import is_zip, single_file, state_file
 from fsdeploy_converters.strict_json import read_object
 from fsdeploy_converters.translate import Slot, Translated, translate
+from fsdeploy_converters.window import Window
 
 OPTIMIZER = "optimizer.pt"
 _KNOWN_MEMBERS = ("metadata.json", "config.json", "model.weights.h5", OPTIMIZER)

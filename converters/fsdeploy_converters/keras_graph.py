@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from fsdeploy_converters import limits
-from fsdeploy_converters.errors import damaged, hostile, shown
+from fsdeploy_converters.errors import as_damage, damaged, hostile, shown
 
 NETS = frozenset({"Functional", "Model"})
 
@@ -89,14 +89,12 @@ class GraphReader:
         Raises:
             CorruptModelError, HostileFileError: the description does not fit together or is out of bounds.
         """
-        if root.get("class_name") not in NETS:
-            raise damaged(
-                self.source, f"its model has the class {shown(root.get('class_name'))}, not a functional model"
-            )
-        try:
+        with as_damage(self.source, "graph"):
+            if root.get("class_name") not in NETS:
+                raise damaged(
+                    self.source, f"its model has the class {shown(root.get('class_name'))}, which is no graph"
+                )
             return self._net(root["config"], limits.NET_DEPTH)
-        except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
-            raise damaged(self.source, f"its graph does not follow the grammar ({shown(error)})") from error
 
     def _net(self, config: Mapping[str, Any], depth: int, trainable: bool = True) -> KerasNet:
         if depth == 0:

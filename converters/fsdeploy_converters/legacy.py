@@ -20,7 +20,7 @@ from fsdeploy import files
 from fsdeploy.errors import InputError
 from fsdeploy_converters import limits
 from fsdeploy_converters.errors import unsupported
-from fsdeploy_converters.hdf5 import Hdf5File, Window
+from fsdeploy_converters.hdf5 import Hdf5File
 from fsdeploy_converters.keras2 import place_weights
 from fsdeploy_converters.keras2_weights import check_version
 from fsdeploy_converters.keras3_weights import layer_keys
@@ -28,6 +28,7 @@ from fsdeploy_converters.keras_graph import Keras2Reader, KerasCall, KerasLayer,
 from fsdeploy_converters.layer_config import Dialect, Shape
 from fsdeploy_converters.strict_json import read_object
 from fsdeploy_converters.translate import Translated, translate
+from fsdeploy_converters.window import Window
 
 KERAS_VERSION = "3.14.1"
 _MODULES = {

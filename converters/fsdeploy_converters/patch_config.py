@@ -13,8 +13,8 @@ from fsdeploy import files
 from fsdeploy_converters import limits
 from fsdeploy_converters.archive import Archive
 from fsdeploy_converters.errors import unsupported
-from fsdeploy_converters.hdf5 import Window
 from fsdeploy_converters.strict_json import read_object
+from fsdeploy_converters.window import Window
 
 _OWN_MODULE = "lib.model.nn_blocks"
 _PLAIN_CLASSES = ("Conv2D", "DepthwiseConv2D")

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from fsdeploy_converters.archive import Archive
 from fsdeploy_converters.errors import damaged, hostile, shown
-from fsdeploy_converters.hdf5 import Window
+from fsdeploy_converters.window import Window
 
 _MAX_PROGRAM = 16 << 20
 _REBUILD, _FLOATS, _ORDERED = "torch._utils _rebuild_tensor_v2", "torch FloatStorage", "collections OrderedDict"

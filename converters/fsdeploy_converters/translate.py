@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from fsdeploy.model.graph.description import Call, GraphDescription, Net, Operation, check_net
 from fsdeploy.model.graph.network import module_name
 from fsdeploy_converters import limits
-from fsdeploy_converters.errors import damaged, hostile, shown, unsupported
+from fsdeploy_converters.errors import as_damage, damaged, hostile, shown, unsupported
 from fsdeploy_converters.fold import Order, fold_layouts
 from fsdeploy_converters.keras_graph import KerasLayer, KerasNet, Ref
 from fsdeploy_converters.layer_config import Dialect, LayerView, Shape, Translation
@@ -76,7 +76,8 @@ def translate_net(root: KerasNet, dialect: Dialect, source: str, told: Told | No
 
     Raises: as `translate`.
     """
-    return _NetTranslator(root, dialect, source, {} if told is None else told).build((), "", None)
+    with as_damage(source, "graph"):
+        return _NetTranslator(root, dialect, source, {} if told is None else told).build((), "", None)
 
 
 def translate(root: KerasNet, dialect: Dialect, source: str, shapes: Told | None = None) -> Translated:

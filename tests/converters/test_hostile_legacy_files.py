@@ -20,9 +20,9 @@ from small_models import model_config, weights, write_keras2
 from fsdeploy.errors import CorruptModelError, FsdeployError, HostileFileError, UnsupportedFormatError
 from fsdeploy.model.migrate import open_migration, write_migration
 from fsdeploy.model.migration import find_converter
-from fsdeploy_converters import Legacy
-from fsdeploy_converters.hdf5 import Window
+from fsdeploy_converters import Legacy, child
 from fsdeploy_converters.torch_archive import TensorRef, TorchArchive, Walker
+from fsdeploy_converters.window import Window
 
 HOSTILE = [
     "cyclic_hard_link", "external_link", "external_raw_storage", "graph_cycle", "gzip_bomb", "huge_shape_never_written",
@@ -389,3 +389,19 @@ def test_recognising_reads_no_more_than_it_must(tmp_path):
 def test_a_missing_part_of_a_three_file_model_is_named(tmp_path):
     path = write_keras2(tmp_path / "original_encoder.h5")
     assert "*decoder_A.h5, *decoder_B.h5" in refuse(path, CorruptModelError)
+
+
+def test_a_file_that_hdf5_never_finishes_with_is_refused_in_time(tmp_path, monkeypatch):
+    """The child that looks a file over is stopped, and the next file gets a new one."""
+    path = write_keras2(tmp_path / "small.h5")
+    monkeypatch.setattr(child, "SECONDS", 0.0)
+    assert "does not come to an end" in refuse(path, HostileFileError)
+    monkeypatch.setattr(child, "SECONDS", 60.0)
+    with open_migration(path) as migration:
+        assert len(migration.tensors) == 24
+
+
+def test_a_file_that_crashes_hdf5_is_refused(tmp_path, monkeypatch):
+    path = write_keras2(tmp_path / "small.h5")
+    monkeypatch.setattr(child._Child, "ask", lambda *_: b"")
+    assert "crashes" in refuse(path, CorruptModelError)

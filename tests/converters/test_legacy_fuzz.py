@@ -22,7 +22,7 @@ from small_models import model_config, write_keras2
 from fsdeploy.errors import FsdeployError
 from fsdeploy.model.graph.network import GraphNetwork
 from fsdeploy.model.native_fit import load_on
-from fsdeploy_converters import Legacy, keras2, keras3, keras3_torch
+from fsdeploy_converters import Legacy, child, keras2, keras3, keras3_torch
 from fsdeploy_converters.torch_archive import Walker
 
 COUNT = int(os.environ.get("FSDEPLOY_FUZZ_COUNT", "1000"))
@@ -107,6 +107,12 @@ def mutated_json(value, rng: random.Random):
                 holder[key] = copy.deepcopy(rng.choice(HOSTILE_VALUES))
             break
     return value
+
+
+@pytest.fixture(autouse=True)
+def impatience(monkeypatch):
+    """Some mutations make HDF5 run without end: these small files need no minute."""
+    monkeypatch.setattr(child, "SECONDS", 4.0)
 
 
 @pytest.fixture(scope="module")

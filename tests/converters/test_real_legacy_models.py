@@ -121,10 +121,11 @@ def slots_of(source: Path, resources: ExitStack):
         slots = open_archive(source, resources, "").translated.slots
         return [slot for slot in slots if slot.learned]
     from fsdeploy_converters import limits
-    from fsdeploy_converters.hdf5 import Hdf5File, Window
+    from fsdeploy_converters.hdf5 import Hdf5File
     from fsdeploy_converters.keras_graph import Keras2Reader
     from fsdeploy_converters.layer_config import Dialect
     from fsdeploy_converters.translate import translate
+    from fsdeploy_converters.window import Window
 
     opened = Hdf5File(Window.whole(file), limits.KERAS2_HDF5, str(file))
     root = Keras2Reader("").read(json.loads(opened.text("", "model_config")))
