@@ -34,6 +34,8 @@ OUTPUTS = {
     "swapped.convert_report.json": "what the conversion did, frame by frame",
     "a2b.onnx": "the model, A to B: runs in onnxruntime alone",
     "b2a.onnx": "the model, B to A",
+    "a2b.onnx.json": "digest and comparison figures of a2b.onnx",
+    "b2a.onnx.json": "the same of b2a.onnx",
     "model": "the trained model: go on with 'fsdeploy train'",
     "faces_a": "drawn faces of A",
     "faces_b": "drawn faces of B",
