@@ -29,7 +29,7 @@ Say = Callable[[str], None]
 
 _RECORD = "demo.json"
 OUTPUTS = {
-    "sheet.png": "what goes in and what comes out, side by side: look at it",
+    "sheet.png": "faces in, faces out, side by side: look at it",
     "swapped.mp4": "A's clip with B's face",
     "swapped.convert_report.json": "what the conversion did, frame by frame",
     "a2b.onnx": "the model, A to B: runs in onnxruntime alone",
