@@ -18,7 +18,7 @@ from fsdeploy.model.lock import FolderLock
 from fsdeploy.model.network import SwapNetwork
 from fsdeploy.model.saved_set import BACKUP, FileSet, SavedSet, find_saved_set, model_names_in
 from fsdeploy.model.tensor_file import read_metadata, read_tensors, to_host, write_tensors
-from fsdeploy.model.weights import Weights, get_all_sub_models, load_strictly
+from fsdeploy.model.weights import Weights, build_loaded, get_all_sub_models
 
 if TYPE_CHECKING:
     from fsdeploy.model.base import ModelBase
@@ -142,9 +142,8 @@ class IO:
         """
         if self.saved is None:
             raise InputError(f"{self.model_dir or 'this model'} holds no trained model: train or migrate one first")
-        network = self._plugin.build_network()
-        load_strictly(network, read_tensors(self.saved.weights), str(self.saved.weights))
-        return network
+        path = self.saved.weights
+        return build_loaded(self._plugin.build_network, read_tensors(path), str(path))
 
     def load_optimizer(self) -> dict[str, Any] | None:
         """The saved optimizer state: {"tensors": name -> tensor, "metadata": JSON values}; None when none was saved."""

@@ -61,7 +61,8 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     """
     try:
         with safe_open(path, framework="pt") as opened:
-            return {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 (no mapping)
+            # Copies: what safetensors returns is a view of the file, which could then not be replaced safely.
+            return {name: opened.get_tensor(name).clone() for name in opened.keys()}  # noqa: SIM118 (no mapping)
     except (SafetensorError, OSError, ValueError) as error:
         raise CorruptModelError(f"{path} cannot be read as safetensors: {error}: restore a good copy") from error
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -43,8 +43,38 @@ def sub_models(network: SwapNetwork) -> dict[str, nn.Module]:
     return {name: part for side in range(network.sides) for name, part in network.parts(side).items()}
 
 
+def build_loaded(build: Callable[[], SwapNetwork], tensors: Mapping[str, Tensor], source: str) -> SwapNetwork:
+    """Build a network around tensors that it takes over: no weights are drawn, none are copied.
+
+    Raises:
+        CorruptModelError: as `load_strictly`.
+    """
+    with torch.device("meta"):
+        network = build()
+    own = network.state_dict()
+    if any(name not in own for name, _ in network.named_buffers()):
+        network = build()  # it has constants that are not saved
+        load_strictly(network, tensors, source)
+        return network
+    check_fit(network, tensors, source)
+    network.load_state_dict({name: tensors[name].to(tensor.dtype) for name, tensor in own.items()}, assign=True)
+    return network
+
+
 def load_strictly(network: nn.Module, tensors: Mapping[str, Tensor], source: str) -> None:
     """Copy tensors into a network; every tensor must be there, with its shape.
+
+    Raises:
+        CorruptModelError: names what is missing, unexpected or of another shape.
+    """
+    check_fit(network, tensors, source)
+    with torch.no_grad():
+        for name, tensor in network.state_dict().items():
+            tensor.copy_(tensors[name])
+
+
+def check_fit(network: nn.Module, tensors: Mapping[str, Tensor], source: str) -> None:
+    """Compare tensors with those of a network, by name and shape.
 
     Raises:
         CorruptModelError: names what is missing, unexpected or of another shape.
@@ -65,9 +95,6 @@ def load_strictly(network: nn.Module, tensors: Mapping[str, Tensor], source: str
             f"{source} does not fit the model that its state describes: {'; '.join(problems[:_LISTED])}{more}: "
             "the file belongs to other options or another plugin"
         )
-    with torch.no_grad():
-        for name, tensor in own.items():
-            tensor.copy_(tensors[name])
 
 
 class Weights:

@@ -24,6 +24,7 @@ from fsdeploy.config.training import (
 from fsdeploy.errors import CorruptModelError, InputError, UnknownModelError
 from fsdeploy.model.backup import Backup
 from fsdeploy.model.folder import load_model, write_model_folder
+from fsdeploy.model.network import SwapNetwork
 from fsdeploy.model.saved_set import read_state
 
 ALWAYS = TrainingOptions(optimizer=OptimizerOptions(save_optimizer="always"))
@@ -97,6 +98,32 @@ def test_all_files_have_the_permissions_that_the_user_gives_new_files(trained: P
     (trained / "other").touch()
     expected = (trained / "other").stat().st_mode
     assert {path.stat().st_mode for path in trained.glob("tiny*")} == {expected}
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="this system does not list a process's mappings")
+def test_a_loaded_model_holds_on_to_no_file(trained: Path) -> None:
+    model = TinyModel(trained)
+    model.build()
+    optimizer = model.io.load_optimizer()
+    assert optimizer is not None
+    assert str(trained) not in Path("/proc/self/maps").read_text()
+
+
+def test_constants_that_are_not_saved_are_there_after_loading(folder: Path) -> None:
+    class WithConstant(TinyModel):
+        def build_model(self, inputs: list[tuple[int, ...]] | None = None) -> SwapNetwork:
+            network = super().build_model(inputs)
+            network.register_buffer("scale", torch.tensor([2.0, 3.0]), persistent=False)
+            return network
+
+    WithConstant.name = "tiny"
+    model = WithConstant(folder)
+    model.build()
+    train(model)
+    loaded = WithConstant(folder, predict=True)
+    loaded.build()
+    assert loaded.model.scale.tolist() == [2.0, 3.0]
+    assert float(next(loaded.model.parameters()).max()) == 1.0
 
 
 def test_the_lowest_average_loss_is_kept_as_backup(trained: Path) -> None:
