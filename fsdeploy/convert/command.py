@@ -89,6 +89,8 @@ def run(chosen: Mapping[str, Any]) -> tuple[Report, list[str]]:
         on_error=chosen["on_error"],
         resume=chosen["resume"],
     )
+    if isinstance(source, VideoFile):
+        source.deep = job.writer.deep
     report = Report(facts=_facts(chosen, source, faces, model, choice, writer_name, mark))
     try:
         _run_with_progress(job, report)

@@ -13,6 +13,9 @@ from numpy.typing import NDArray
 
 from fsdeploy.errors import InputError
 
+Pixels = NDArray[Any]
+"""Frames are uint8, or uint16 where source and writer both keep more than 8 bits."""
+
 
 class OutputFullError(InputError):
     """The output cannot take any more; what was written so far has been kept usable (exit code 2)."""
@@ -84,8 +87,8 @@ class Frame:
     """File name, or `<video stem>_<NNNNNN><extension>` counted from 1: the name landmarks are found by."""
     number: int | None
     """Frame number for ranges: from 1 in a video, the digits before the extension in a folder."""
-    image: NDArray[np.uint8] | None
-    """(H, W, 3) uint8 BGR; None when it could not be read."""
+    image: Pixels | None
+    """(H, W, 3) BGR; None when it could not be read."""
     alpha: NDArray[np.uint8] | None = None
     """(H, W) opacity of the source, carried to the output."""
     timing: Timing | None = None
@@ -110,8 +113,8 @@ class Picture:
     index: int
     """Place in the source."""
     key: str
-    image: NDArray[np.uint8]
-    """(H, W, 3) uint8 BGR at output size."""
+    image: Pixels
+    """(H, W, 3) BGR at output size."""
     status: Status
     alpha: NDArray[np.uint8] | None = None
     """(H, W) opacity, only for writers that draw transparent."""

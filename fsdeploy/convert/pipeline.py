@@ -18,10 +18,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fsdeploy.convert.align import UpcomingAlignments
-from fsdeploy.convert.frame import Frame, OutputFullError, OutputInfo, Picture, Status
+from fsdeploy.convert.frame import Frame, OutputFullError, OutputInfo, Picture, Pixels, Status
 from fsdeploy.convert.landmarks import FaceIndex
 from fsdeploy.convert.plugin import Writer
 from fsdeploy.convert.provenance import Mark
@@ -141,7 +140,7 @@ class _Run:
         self.to_infer: queue.SimpleQueue[_Item | None] = queue.SimpleQueue()
         self.done: queue.SimpleQueue[_Done | _End] = queue.SimpleQueue()
         self.pool = ThreadPoolExecutor(job.jobs, thread_name_prefix="blend")
-        self.last: NDArray[np.uint8] | None = None
+        self.last: Pixels | None = None
 
     def run(self) -> Report:
         job, info = self.job, self.job.source.info
@@ -265,7 +264,7 @@ class _Run:
     def _run_batch(self, items: list[_Item]) -> None:
         if not items or self.over.is_set():
             return
-        feeds = np.stack([crop.feed for item in items for crop in item.crops])
+        feeds: Any = np.stack([crop.feed for item in items for crop in item.crops])
         try:
             with self.report.timed("infer"):
                 swapped, masks = self.job.model.swap(feeds)

@@ -125,6 +125,8 @@ class Writer(ConvertPlugin, ABC):
 
     takes: ClassVar[str] = "frames"
     """"frames" or "patches": what the writer is given."""
+    deep: ClassVar[bool] = False
+    """True: pictures of sources with more than 8 bits are given as uint16."""
     one_size: ClassVar[bool] = False
     """True: every picture must have the size that `open` was told."""
 

@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from fsdeploy.convert.frame import ColorTags, Frame, SourceInfo, Timing
+from fsdeploy.convert.frame import ColorTags, Frame, Pixels, SourceInfo, Timing
 from fsdeploy.convert.integrity import missing_bytes
 from fsdeploy.errors import InputError
 from fsdeploy.images import IMAGE_EXTENSIONS, VIDEO_EXTENSIONS, to_bgr8
@@ -148,6 +148,8 @@ class VideoFile:
                 sample_aspect=stream.sample_aspect_ratio,
                 rotation=_rotation(container, stream),
             )  # fmt: skip
+        self.deep = False
+        """Set to have frames of more than 8 bits as uint16."""
         cut = missing_bytes(path)
         self.damage: list[str] = [f"the file is cut off: {cut} bytes are missing at its end"] if cut else []
         """What could not be decoded, in words; the frames around it are kept."""
@@ -170,7 +172,7 @@ class VideoFile:
                 if last is not None and index >= last:
                     return
                 if index >= first:
-                    image = to_bgr(decoded)
+                    image = to_bgr(decoded, self.deep and self.info.bit_depth > 8)
                     timing = None
                     if decoded.pts is not None and decoded.time_base is not None:
                         timing = Timing(decoded.pts, decoded.time_base, decoded.duration or 0)
@@ -231,13 +233,16 @@ def frame_times(path: Path) -> NDArray[np.int64] | None:
     return ordered if len(ordered) == len(times) and times else None
 
 
-def to_bgr(frame: av.VideoFrame) -> NDArray[np.uint8]:
-    """(H, W, 3) uint8 BGR of a decoded frame, with the matrix it is tagged with; HD is BT.709 where untagged."""
+def to_bgr(frame: av.VideoFrame, deep: bool = False) -> Pixels:
+    """(H, W, 3) BGR of a decoded frame, uint8 or (deep) uint16.
+
+    The matrix is the one that it is tagged with; where it is not, BT.709 for HD and BT.601 below.
+    """
     matrix = int(frame.colorspace)
     if matrix == UNSPECIFIED:
         matrix = default_matrix(frame.height)
-    pixels: Any = frame.to_ndarray(format="bgr24", src_colorspace=matrix, interpolation=TO_BGR)
-    return np.asarray(pixels, np.uint8)
+    pixels: Any = frame.to_ndarray(format="bgr48le" if deep else "bgr24", src_colorspace=matrix, interpolation=TO_BGR)
+    return np.asarray(pixels, np.uint16 if deep else np.uint8)
 
 
 def default_matrix(height: int) -> int:

@@ -13,13 +13,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol, cast
+from typing import Any, Protocol, cast
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from fsdeploy.convert.frame import Patch
+from fsdeploy.convert.frame import Patch, Pixels
 from fsdeploy.convert.plugin import ColorPlugin, Float, MaskEdge, MaskInput, MaskSource, ScalingPlugin
 from fsdeploy.errors import InputError
 from fsdeploy.faces.aligned import AlignedFace, align_each
@@ -46,8 +46,8 @@ class Model(Protocol):
         """Edge O of the faces that come out."""
         ...
 
-    def swap(self, crops: NDArray[np.uint8]) -> tuple[Float, Float | None]:
-        """(n, I, I, 3) uint8 BGR -> (n, O, O, 3) float32 BGR 0..1 and (n, O, O) float32 masks or None."""
+    def swap(self, crops: NDArray[np.uint8] | Float) -> tuple[Float, Float | None]:
+        """(n, I, I, 3) BGR, uint8 or float32 0..1 -> (n, O, O, 3) float32 BGR 0..1, and (n, O, O) masks or None."""
         ...
 
 
@@ -74,18 +74,18 @@ class CroppedFace:
     aligned: AlignedFace
     matrix: NDArray[np.float64]
     """(2, 3) frame pixels to patch pixels at the model's output size."""
-    reference: NDArray[np.uint8]
-    """(O, O, 3) uint8 BGR at the model's output size."""
-    feed: NDArray[np.uint8]
-    """(I, I, 3) uint8 BGR at the model's input size."""
+    reference: Pixels
+    """(O, O, 3) BGR at the model's output size."""
+    feed: NDArray[np.uint8] | Float
+    """(I, I, 3) BGR, uint8 or float32 0..1, at the model's input size."""
 
 
 @dataclass(frozen=True)
 class Blended:
     """A frame with its swapped faces."""
 
-    image: NDArray[np.uint8]
-    """(H, W, 3) uint8 BGR: the finished frame; with `alpha`, the faces' own straight colour where they are."""
+    image: Pixels
+    """(H, W, 3) BGR, as the frame: the finished frame; with `alpha`, the faces' own straight colour where they are."""
     alpha: NDArray[np.uint8] | None
     """(H, W) merged opacity of the faces, if asked for."""
     patches: tuple[Patch, ...]
@@ -104,7 +104,7 @@ def align_records(records: Sequence[FaceRecord]) -> list[Alignment]:
 
 
 def crop_faces(
-    frame: NDArray[np.uint8],
+    frame: Pixels,
     records: Sequence[FaceRecord],
     model: Model,
     alignments: Sequence[Alignment] | None = None,
@@ -128,15 +128,23 @@ def crop_faces(
     ]
 
 
-def _crop(frame: NDArray[np.uint8], record: FaceRecord, aligned: AlignedFace, model: Model) -> CroppedFace:
+def _crop(frame: Pixels, record: FaceRecord, aligned: AlignedFace, model: Model) -> CroppedFace:
     geometry = FaceGeometry(aligned, model.metadata)
     large = max(model.crop_size, model.face_size)
     crop = crop_patch(frame, geometry.matrix(large), large)
 
-    def at(size: int) -> NDArray[np.uint8]:
+    def at(size: int) -> Any:
         return crop if size == large else np.asarray(cv2.resize(crop, (size, size), interpolation=cv2.INTER_AREA))
 
-    return CroppedFace(record, aligned, geometry.matrix(model.face_size), at(model.face_size), at(model.crop_size))
+    feed = at(model.crop_size)
+    if feed.dtype == np.uint16:
+        feed = as_float(feed)
+    return CroppedFace(record, aligned, geometry.matrix(model.face_size), at(model.face_size), feed)
+
+
+def as_float(picture: Pixels) -> Float:
+    """float32 0..1."""
+    return np.asarray(picture * np.float32(1.0 / np.iinfo(picture.dtype).max), np.float32)
 
 
 def make_patch(
@@ -163,7 +171,7 @@ def make_patch(
     name, mask = _first_mask(look, request)
     raw, final = look.edge(np.clip(mask, 0.0, 1.0), name != "none")
     if look.color is not None:
-        swapped = look.color(face.reference.astype(np.float32) / np.float32(255.0), swapped, raw)
+        swapped = look.color(as_float(face.reference), swapped, raw)
     if look.scaling is not None:
         swapped = look.scaling(swapped, frame_width / 100.0 * scale_of(face.matrix))
     pixels = np.empty((size, size, 4), np.float32)
@@ -190,7 +198,7 @@ def _scaled_about_centre(matrix: NDArray[np.float64], size: int, percent: float)
 
 
 def blend_faces(
-    frame: NDArray[np.uint8],
+    frame: Pixels,
     faces: Sequence[CroppedFace],
     swapped: Float,
     predicted: Float | None,
@@ -203,7 +211,7 @@ def blend_faces(
     """Put swapped faces back into a copy of their frame, the nearest (largest) last.
 
     Args:
-        frame: (H, W, 3) uint8 BGR; left as it is.
+        frame: (H, W, 3) BGR, uint8 or uint16; left as it is.
         swapped: (n, O, O, 3) float32 BGR 0..1, one per face.
         predicted: (n, O, O) float32 masks of the model, or None.
     """
@@ -235,7 +243,7 @@ def _counted_twice(patch: Patch) -> Patch:
     return Patch(pixels, patch.matrix)
 
 
-def _cut_out(frame: NDArray[np.uint8], patches: Sequence[Patch]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+def _cut_out(frame: Pixels, patches: Sequence[Patch]) -> tuple[Pixels, NDArray[np.uint8]]:
     """Faces alone: straight colour (H, W, 3), the frame's own where there is no face, and merged opacity (H, W).
 
     Laying the result over the frame by its alpha gives exactly what pasting gives; the background is not in it.
@@ -258,7 +266,7 @@ def _cut_out(frame: NDArray[np.uint8], patches: Sequence[Patch]) -> tuple[NDArra
         region[..., 3] += entry.alpha
     opacity = merged[..., 3:]
     shown = opacity > 1.0 / 512.0
-    straight = np.clip(merged[..., :3] / np.maximum(opacity, 1.0 / 512.0), 0.0, 1.0) * 255.0
+    straight = np.clip(merged[..., :3] / np.maximum(opacity, 1.0 / 512.0), 0.0, 1.0) * np.iinfo(frame.dtype).max
     part = image[y0:y1, x0:x1]
     part[...] = np.where(shown, np.rint(straight), part)
     alpha[y0:y1, x0:x1] = np.rint(opacity[..., 0] * 255.0)
@@ -272,19 +280,20 @@ def _eye_distance(face: CroppedFace) -> float:
     return float(np.linalg.norm(points[36:42].mean(axis=0) - points[42:48].mean(axis=0)))
 
 
-def swap_frame(frame: NDArray[np.uint8], records: Sequence[FaceRecord], model: Model, look: Look) -> NDArray[np.uint8]:
+def swap_frame(frame: Pixels, records: Sequence[FaceRecord], model: Model, look: Look) -> Pixels:
     """Swap every face of one frame.
 
     Args:
-        frame: (H, W, 3) uint8 BGR; left as it is.
+        frame: (H, W, 3) BGR, uint8 or uint16; left as it is.
         records: the faces with their landmarks in frame pixels.
         model: a `fsdeploy.runtime.Swapper`, or anything like it.
 
     Returns:
-        (H, W, 3) uint8 BGR. The same pixels where no face was pasted.
+        (H, W, 3) BGR of the same type. The same pixels where no face was pasted.
     """
     faces = crop_faces(frame, records, model)
     if not faces:
         return frame.copy()
-    swapped, predicted = model.swap(np.stack([face.feed for face in faces]))
+    feeds: Any = np.stack([face.feed for face in faces])
+    swapped, predicted = model.swap(feeds)
     return blend_faces(frame, faces, swapped, predicted, model, look).image

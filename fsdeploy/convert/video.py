@@ -12,9 +12,8 @@ import av
 import av.error
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
-from fsdeploy.convert.frame import ColorTags, OutputFullError, Timing
+from fsdeploy.convert.frame import ColorTags, OutputFullError, Pixels, Timing
 from fsdeploy.convert.provenance import ISO_SUFFIXES, Mark, append_xmp_box
 from fsdeploy.convert.sound import SoundCopy
 from fsdeploy.convert.sources import TO_YUV, UNSPECIFIED, default_matrix
@@ -23,6 +22,8 @@ from fsdeploy.errors import InputError
 
 logger = logging.getLogger(__name__)
 
+HEVC_ENCODERS = ("hevc_nvenc", "hevc_qsv", "hevc_videotoolbox", "libx265")
+"""For more than 8 bits: few players decode H.264 of that depth."""
 H264_ENCODERS = ("h264_nvenc", "h264_qsv", "h264_amf", "h264_videotoolbox", "libx264")
 """Tried in this order; only opening one shows whether the machine has the hardware."""
 WEBM_ENCODERS = ("libvpx-vp9", "libsvtav1")
@@ -50,10 +51,17 @@ class VideoFormat:
     encoder: str = "auto"
     reordering: bool = True
     """False: no pictures that refer to later ones, for containers that cannot say when those are shown."""
+    bit_depth: int = 8
+    """8, or 10 for pictures of 16 bits."""
     options: dict[str, str] = field(default_factory=dict)
     """Options of the encoder, by its own names."""
     crf: int = 20
     preset: str = "faster"
+
+    @property
+    def pixel_format(self) -> str:
+        """FFmpeg's name of the coded pixels."""
+        return "yuv420p10le" if self.bit_depth > 8 else "yuv420p"
 
     @property
     def coded_size(self) -> tuple[int, int]:
@@ -63,7 +71,9 @@ class VideoFormat:
 
 def encoder_options(name: str, chosen: VideoFormat) -> dict[str, str]:
     """Quality options under the names of an encoder's own."""
-    if name in ("libx264", "libx265"):
+    if name == "libx265":
+        return {"crf": str(chosen.crf), "preset": chosen.preset, "x265-params": "log-level=error", **chosen.options}
+    if name == "libx264":
         return {"crf": str(chosen.crf), "preset": chosen.preset, **chosen.options}
     if name.endswith("_nvenc"):
         return {"rc": "vbr", "cq": str(chosen.crf), "preset": "p4", **chosen.options}
@@ -95,6 +105,12 @@ def find_encoder(chosen: VideoFormat, candidates: tuple[str, ...] = H264_ENCODER
     raise InputError("no encoder opens here: name one with --set writer.video.encoder=...")
 
 
+def _candidates(suffix: str, chosen: VideoFormat) -> tuple[str, ...]:
+    if suffix == ".webm":
+        return WEBM_ENCODERS
+    return HEVC_ENCODERS if chosen.bit_depth > 8 else H264_ENCODERS
+
+
 def _try_encoder(name: str, chosen: VideoFormat) -> str | None:
     """Open an encoder and give it one black picture; None when that works, else why not."""
     try:
@@ -102,7 +118,7 @@ def _try_encoder(name: str, chosen: VideoFormat) -> str | None:
         _set_up(context, name, chosen)
         context.open()
         width, height = chosen.coded_size
-        frame = av.VideoFrame(width, height, "yuv420p")
+        frame = av.VideoFrame(width, height, chosen.pixel_format)
         for plane in frame.planes:
             plane.update(bytes(plane.buffer_size))
         frame.pts = 0
@@ -115,7 +131,7 @@ def _try_encoder(name: str, chosen: VideoFormat) -> str | None:
 
 def _set_up(context: Any, name: str, chosen: VideoFormat) -> None:
     context.width, context.height = chosen.coded_size
-    context.pix_fmt = "yuv420p"
+    context.pix_fmt = chosen.pixel_format
     context.framerate = chosen.rate
     context.time_base = chosen.time_base or Fraction(1, _DEFAULT_TIME_BASE)
     if chosen.sample_aspect:
@@ -144,7 +160,7 @@ class VideoOutput:
         if suffix in (".avi", ".flv"):
             chosen = replace(chosen, reordering=False)
         self.path, self._chosen, self._mark = path, chosen, mark
-        self.encoder = find_encoder(chosen, WEBM_ENCODERS if suffix == ".webm" else H264_ENCODERS)
+        self.encoder = find_encoder(chosen, _candidates(suffix, chosen))
         self._partial = path.with_name(f".{path.stem}.part{suffix}")
         self._file = ReservedFile(self._partial)
         self._sound: SoundCopy | None = None
@@ -154,6 +170,8 @@ class VideoOutput:
             stream: Any = self._container.add_stream(self.encoder, rate=chosen.rate)
             self._stream: Any = stream
             _set_up(self._stream.codec_context, self.encoder, chosen)
+            if ("265" in self.encoder or "hevc" in self.encoder) and suffix in ISO_SUFFIXES:
+                self._stream.codec_context.codec_tag = "hvc1"  # the tag that Apple's players ask for
             if chosen.rotation:
                 self._stream.set_display_rotation(chosen.rotation)
             if audio_from is not None:
@@ -178,8 +196,8 @@ class VideoOutput:
     def _time_base(self) -> Fraction:
         return self._chosen.time_base or Fraction(1, _DEFAULT_TIME_BASE)
 
-    def write(self, image: NDArray[np.uint8], timing: Timing | None, contiguous: bool = True) -> None:
-        """Encode one (H, W, 3) uint8 BGR picture.
+    def write(self, image: Pixels, timing: Timing | None, contiguous: bool = True) -> None:
+        """Encode one (H, W, 3) BGR picture, uint8 or uint16.
 
         Args:
             timing: when the source shows it; None: at the constant rate.
@@ -210,16 +228,17 @@ class VideoOutput:
         self._last = pts
         self._count += 1
 
-    def _converted(self, image: NDArray[np.uint8]) -> av.VideoFrame:
-        """The picture as yuv420p, with the matrix and range that the tags name."""
+    def _converted(self, image: Any) -> av.VideoFrame:
+        """The picture in the coded pixel format, with the matrix and range that the tags name."""
         width, height = self._chosen.coded_size
         if image.shape[:2] != (height, width):
             bottom, right = height - image.shape[0], width - image.shape[1]
-            image = np.asarray(cv2.copyMakeBorder(image, 0, bottom, 0, right, cv2.BORDER_REPLICATE), np.uint8)
+            image = cv2.copyMakeBorder(image, 0, bottom, 0, right, cv2.BORDER_REPLICATE)
         tags = self._chosen.tags
         matrix = tags.matrix if tags.matrix != UNSPECIFIED else default_matrix(self._chosen.height)
-        frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="bgr24").reformat(
-            format="yuv420p",
+        given = "bgr48le" if image.dtype == np.uint16 else "bgr24"
+        frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format=given).reformat(
+            format=self._chosen.pixel_format,
             dst_colorspace=matrix,
             dst_color_range=2 if tags.range == 2 else 1,
             interpolation=TO_YUV,

@@ -276,3 +276,26 @@ def test_timing_is_kept_in_other_containers(tmp_path, dimmer, fsdeploy, suffix: 
     code, _, err = fsdeploy("convert", "-m", dimmer, "-i", clip, "-o", out, "-l", faces)
     assert code == 0, err
     assert [round(float(moment), 3) for moment in times(out)] == [n / 1000 for n in pts]
+
+
+def test_ten_bits_in_are_ten_bits_out(tmp_path, dimmer, fsdeploy) -> None:
+    ramp = np.repeat(np.linspace(20000, 24000, 320, dtype=np.uint16)[None, :, None], 240, 0).repeat(3, 2)
+    clip = tmp_path / "c.mp4"
+    with av.open(str(clip), "w") as container:
+        options = {"crf": "1", "x265-params": "log-level=error"}
+        stream = container.add_stream("libx265", rate=25, options=options)
+        stream.width, stream.height, stream.pix_fmt = 320, 240, "yuv420p10le"
+        for _ in range(3):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(ramp, format="bgr48le")))
+        container.mux(stream.encode(None))
+    faces = write_landmarks(tmp_path / "l.json", {"0": [spec_landmarks((60, 120), 60)]})
+    out = tmp_path / "o.mp4"
+    code, _, err = fsdeploy("convert", "-m", dimmer, "-i", clip, "-o", out, "-l", faces, "-c", "none",
+                            "--set", "writer.video.crf=4")  # fmt: skip
+    assert code == 0, err
+    with av.open(str(out)) as video:
+        context = video.streams.video[0].codec_context
+        assert (context.name, context.pix_fmt, context.codec_tag) == ("hevc", "yuv420p10le", "hvc1")
+        first = next(video.decode(video=0)).to_ndarray(format="gray16le").astype(float)
+    assert len(np.unique(first[20] // 64)) > 40  # 8 bits would leave about 16 levels
+    assert first[125, 60] < 0.7 * first[20, 60]  # and the face is swapped

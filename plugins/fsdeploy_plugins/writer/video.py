@@ -32,6 +32,7 @@ class VideoWriter(Writer):
 
     Options = VideoOptions
     one_size = True
+    deep = True
 
     def open(self, info: OutputInfo) -> None:
         chosen = self.options
@@ -48,6 +49,7 @@ class VideoWriter(Writer):
                 time_base=source.time_base if info.keep_timing else None,
                 sample_aspect=source.sample_aspect,
                 rotation=source.rotation,
+                bit_depth=10 if source.bit_depth > 8 and source.is_video else 8,
                 encoder=chosen.encoder,
                 options=extra,
                 crf=chosen.crf,
