@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -59,6 +60,35 @@ class SwapMetadata:
     """Anything a format adds (crop adapter, precision, ...); kept as it is."""
     format_version: int = FORMAT_VERSION
 
+    def check(self) -> None:
+        """Hold every value that code relies on to its type and range.
+
+        Raises:
+            ValueError: the first that is neither, by name.
+        """
+        if not isinstance(self.extra, Mapping):
+            raise ValueError("extra is no object")
+        crop = self.extra.get("crop", {})
+        sound = {
+            "direction": self.direction in ("a2b", "b2a"),
+            "input_size": _is_edge(self.input_size),
+            "output_size": _is_edge(self.output_size),
+            "color_order": self.color_order in ("bgr", "rgb"),
+            "layout": self.layout in ("NCHW", "NHWC"),
+            "value_range": len(self.value_range) == 2,
+            "centering": self.centering in ("face", "head", "legacy"),
+            "coverage": _is_number(self.coverage) and 0 < self.coverage <= 2,
+            "vertical_offset": _is_number(self.vertical_offset) and abs(self.vertical_offset) <= 1,
+            "has_mask": isinstance(self.has_mask, bool),
+            "mean_face": len(self.mean_face) == 51,
+            "extra": isinstance(crop, Mapping) and _is_crop(crop),
+            "extra.crop_size": _is_edge(self.extra.get("crop_size", 1)),
+            "extra.face_size": _is_edge(self.extra.get("face_size", 1)),
+        }
+        for name, is_sound in sound.items():
+            if not is_sound:
+                raise ValueError(f"{name} is out of range")
+
     def to_props(self) -> dict[str, str]:
         """Property name -> JSON text, sorted by name."""
         values = dataclasses.asdict(self)
@@ -81,6 +111,24 @@ class SwapMetadata:
             values["value_range"] = tuple(values["value_range"])
             values["mean_face"] = tuple((float(x), float(y)) for x, y in values["mean_face"])
             names = {entry.name for entry in dataclasses.fields(cls)}
-            return cls(**{name: value for name, value in values.items() if name in names})
-        except (KeyError, TypeError, ValueError) as error:
+            read = cls(**{name: value for name, value in values.items() if name in names})
+            read.check()
+            return read
+        except (KeyError, TypeError, ValueError, RecursionError) as error:
             raise InputError(f"{source} has damaged fsdeploy metadata ({error}): export it again") from error
+
+
+def _is_edge(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= 8192
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _is_crop(crop: Mapping[str, Any]) -> bool:
+    if not crop:
+        return True
+    centre = crop.get("center")
+    numbers = isinstance(centre, (list, tuple)) and len(centre) == 2 and all(_is_number(value) for value in centre)
+    return numbers and _is_number(crop.get("side")) and crop["side"] > 0 and isinstance(crop.get("name"), str)

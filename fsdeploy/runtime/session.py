@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -42,6 +43,7 @@ class BoundSession:
         self._session = open_session(str(path), str(path), providers, strict, threads)
         self.provider: str = self._session.get_providers()[0]
         self.inputs = self._session.get_inputs()
+        self.output_shapes = [tuple(entry.shape) for entry in self._session.get_outputs()]
         self.output_names = [entry.name for entry in self._session.get_outputs()]
         self.input_type = _TYPES.get(self.inputs[0].type)
         first = self.inputs[0].shape
@@ -49,6 +51,7 @@ class BoundSession:
         self._device = DEVICES.get(self.provider, "cpu")
         self._bind = self._device != "cpu" if binding is None else binding
         self._buffers: dict[tuple[tuple[int, ...], ...], Any] = {}
+        self._turn = Lock()  # bound buffers are shared by all callers
 
     def run(self, arrays: list[NDArray[Any]]) -> list[NDArray[Any]]:
         """Feed the inputs in order, return the outputs in order.
@@ -66,12 +69,16 @@ class BoundSession:
     def _run_bound(self, feeds: dict[str, NDArray[Any]]) -> list[NDArray[Any]]:
         import onnxruntime
 
+        with self._turn:
+            return self._run_on_device(feeds, onnxruntime)
+
+    def _run_on_device(self, feeds: dict[str, NDArray[Any]], runtime: Any) -> list[NDArray[Any]]:
         shapes = tuple(array.shape for array in feeds.values())
         if shapes not in self._buffers:
             if len(self._buffers) >= 8:  # frames of changing size would pile buffers up on the device
                 self._buffers.clear()
             binding = self._session.io_binding()
-            values = {n: onnxruntime.OrtValue.ortvalue_from_numpy(a, self._device, 0) for n, a in feeds.items()}
+            values = {n: runtime.OrtValue.ortvalue_from_numpy(a, self._device, 0) for n, a in feeds.items()}
             for name, value in values.items():
                 binding.bind_ortvalue_input(name, value)
             for name in self.output_names:

@@ -77,6 +77,7 @@ class Swapper:
             raise InputError(f"{self.path} has no mask of its own: use mask='auto'")
         self._session = BoundSession(self.path, providers, strict, threads, binding)
         self.provider = self._session.provider
+        self._check_borders()
         self._batch = self._session.fixed_batch or max(1, batch)
         self._mask = mask
         self._match_color = match_color
@@ -217,6 +218,24 @@ class Swapper:
         face = images[0][..., ::-1] if self.metadata.color_order == "rgb" else images[0]
         return np.ascontiguousarray(face, np.float32), images[1][..., 0] if len(images) > 1 else None
 
+    def _check_borders(self) -> None:
+        """Refuse a file whose graph is not what its metadata says."""
+        wanted: list[tuple[int | None, ...]]
+        if self.format == "frame":
+            wanted = [(None, None, 3)]
+        else:
+            size = self.face_size
+            planes = [3, 1] if self.metadata.has_mask else [3]
+            planes = [1, 3, 1] if self.format == "dfm" else planes
+            channels_first = self.metadata.layout == "NCHW"
+            wanted = [(None, c, size, size) if channels_first else (None, size, size, c) for c in planes]
+        found = self._session.output_shapes
+        fits = len(found) == len(wanted) and all(
+            _fits(shape, edges) for shape, edges in zip(found, wanted, strict=True)
+        )
+        if not fits:
+            raise InputError(f"{self.path} gives {found} where its metadata says {wanted}: export it again")
+
     def _check(self, array: Any, shape: tuple[int | None, ...], types: tuple[type, ...], what: str) -> None:
         wanted = "(" + ", ".join("N" if edge is None else str(edge) for edge in shape) + ")"
         kinds = " or ".join(np.dtype(kind).name for kind in types)
@@ -227,6 +246,12 @@ class Swapper:
         )
         if not fits or array.dtype.type not in types:
             raise InputError(f"{what} must be {wanted} {kinds}, got {array.shape} {array.dtype}")
+
+
+def _fits(shape: Sequence[Any], wanted: Sequence[int | None]) -> bool:
+    return len(shape) == len(wanted) and all(
+        edge is None or edge == got for edge, got in zip(wanted, shape, strict=True)
+    )
 
 
 def shrunk(crop: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:

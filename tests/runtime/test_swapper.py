@@ -185,6 +185,24 @@ def test_a_file_of_a_newer_format_is_refused(tmp_path: Path) -> None:
         Swapper(model(tmp_path / "m.onnx", format_version=99))
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"input_size": "16"}, {"input_size": -1}, {"coverage": float("nan")}, {"centering": "nose"}, {"has_mask": 1},
+        {"extra": {"crop": {"name": "facefusion", "side": 0, "center": [0, 0]}}}, {"mean_face": []}, {"extra": []},
+    ],
+)  # fmt: skip
+def test_damaged_metadata_is_refused(tmp_path: Path, changes: dict[str, object]) -> None:
+    with pytest.raises(InputError, match=r"m\.onnx has damaged fsdeploy metadata"):
+        Swapper(model(tmp_path / "m.onnx", **changes))
+
+
+@pytest.mark.parametrize("changes", [{"output_size": 32}, {"has_mask": True}, {"layout": "NHWC"}])
+def test_metadata_that_the_graph_contradicts_is_refused(tmp_path: Path, changes: dict[str, object]) -> None:
+    with pytest.raises(InputError, match="where its metadata says"):
+        Swapper(model(tmp_path / "m.onnx", **changes))
+
+
 @pytest.mark.parametrize("keep", [0, 1, 10, 0.5, 0.99])
 def test_a_truncated_file_is_refused_by_name(tmp_path: Path, keep: float) -> None:
     whole = model(tmp_path / "whole.onnx").read_bytes()
