@@ -135,7 +135,7 @@ def _read(file: Hdf5File, config: _Config, slots: list[Slot]) -> tuple[MigratedO
     for state in states.values():
         state["step"] = optimizer_state.scalar(steps)
     if values.get("weight_decay"):
-        notes.append(f"the weight decay of {values['weight_decay']} in the file gives way to the configured one")
+        notes.append(f"the weight decay of {shown(values['weight_decay'])} in the file gives way to the configured one")
     return built(name, states, option_values(values), "keras3", steps, scaler), notes
 
 
