@@ -80,19 +80,23 @@ def measure(folders: tuple[Path, Path], size: int, workers: int, batch: int, sec
     start = time.process_time()
     for _ in range(per_epoch):
         feeds, targets, meta = next(loader)
-    first = (time.process_time() - start) / (per_epoch * rows) * 1e3
+    _wait_for_workers()
+    first = (time.process_time() - start) / ((per_epoch + loader.get_loader().ahead) * rows) * 1e3
     tensors = [*feeds, *targets, *meta.mask_face, *meta.mask_eye, *meta.mask_mouth]
     batch_mb = sum(tensor.nbytes for tensor in tensors) / 2**20
-    for _ in range(2):
-        next(loader)  # what the threads had under way
-    costs, inside, border = [], [], []
+    inside, border, costs = [], [], []
+    until = time.perf_counter() + seconds / 3
+    while time.perf_counter() < until or len(border) < 2:
+        epoch, began = int(loader.epoch), time.perf_counter()
+        next(loader)
+        (border if int(loader.epoch) > epoch else inside).append((time.perf_counter() - began) * 1e3)
     until = time.perf_counter() + seconds
-    while time.perf_counter() < until or len(costs) < 3 or len(border) < 2:
+    while time.perf_counter() < until or len(costs) < 3:
+        _wait_for_workers()
         start = time.process_time()
         for _ in range(per_epoch):
-            epoch, began = int(loader.epoch), time.perf_counter()
             next(loader)
-            (border if int(loader.epoch) > epoch else inside).append((time.perf_counter() - began) * 1e3)
+        _wait_for_workers()
         costs.append((time.process_time() - start) / (per_epoch * rows) * 1e3)
     crops = sum(dataset.cache.filled * dataset.cache.row_bytes for dataset in loader.datasets) / 2**20
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
@@ -100,6 +104,14 @@ def measure(folders: tuple[Path, Path], size: int, workers: int, batch: int, sec
         size, workers, scan, first, min(costs), statistics.median(costs), statistics.median(inside),
         statistics.median(border), crops, batch_mb, peak - resident - crops - 2 * batch_mb,
     )  # fmt: skip
+
+
+def _wait_for_workers() -> None:
+    """Wait until the batches prepared ahead are done, so that their cost is counted with their number."""
+    before = -1.0
+    while time.process_time() - before > 0.002:
+        before = time.process_time()
+        time.sleep(0.1)
 
 
 def _resident_mb() -> float:

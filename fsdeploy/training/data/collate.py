@@ -170,15 +170,15 @@ class Collate:
         varied = raw.variation
         picture = varied.picture(row, face, masks[0] if len(masks) else None)
         target = varied.target(row, picture)
-        others = varied.target(row, _side_by_side(masks[1:])) if len(masks) > 1 else None
+        others = varied.target(row, side_by_side(masks[1:])) if len(masks) > 1 else None
         for colours, planes, edge in zip(raw.targets, raw.masks, self.output_sizes, strict=True):
-            _write_planes(_shrink(target, edge), colours[item, identity][self._order], planes[:1, item, identity, 0])
+            write_planes(_shrink(target, edge), colours[item, identity][self._order], planes[:1, item, identity, 0])
             if others is not None:
                 shrunk = _shrink(others, edge)
                 for channel, plane in enumerate(planes[1:, item, identity, 0]):
                     cv2.extractChannel(shrunk, channel, plane)
         feed = varied.feed(row, picture, target)
-        _write_planes(_shrink(feed, self.input_size), raw.feed[identity, item][self._order])
+        write_planes(_shrink(feed, self.input_size), raw.feed[identity, item][self._order])
 
     def finish(self, raw: RawBatch) -> TrainBatch:
         """The batch as float32 0..1 tensors. Uses `raw` up: its bytes are let go as they are converted."""
@@ -216,16 +216,14 @@ def _shrink(image: NDArray[np.uint8], edge: int) -> NDArray[np.uint8]:
     return np.asarray(resized, np.uint8).reshape(edge, edge, -1)
 
 
-def _side_by_side(masks: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def side_by_side(masks: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Masks (M, S, S) as the channels of one image: one channel, or four of which the first M count."""
     if len(masks) == 1:
         return np.expand_dims(masks[0], 2)
     return np.asarray(cv2.merge([*masks, *[masks[0]] * (4 - len(masks))]), np.uint8)
 
 
-def _write_planes(
-    picture: NDArray[np.uint8], colours: NDArray[np.uint8], mask: NDArray[np.uint8] | None = None
-) -> None:
+def write_planes(picture: NDArray[np.uint8], colours: NDArray[np.uint8], mask: NDArray[np.uint8] | None = None) -> None:
     """Write the channels of a picture (S, S, 4) into colours (3, S, S) and, if there is one, mask (0 or 1, S, S)."""
     fourth = mask[0] if mask is not None and len(mask) else np.empty(picture.shape[:2], np.uint8)
     cv2.split(picture, [*colours, fourth])

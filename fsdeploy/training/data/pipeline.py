@@ -70,7 +70,8 @@ class BatchPipeline(Generic[Raw]):
         self._sampler = sampler
         self._workers = workers
         ahead = _AHEAD_BYTES // max(1, maker.raw_bytes(len(sources)))
-        self._depth = max(1, min(workers * pre_fetch, ahead))
+        self.ahead = max(1, min(workers * pre_fetch, ahead)) if workers else 0
+        """Batches that are being prepared while one is in use."""
         self._queue: deque[tuple[Raw, list[Future[None]]]] = deque()
         self._next = start_iteration
         self._pool = ThreadPoolExecutor(workers, "faces") if workers else None
@@ -89,7 +90,7 @@ class BatchPipeline(Generic[Raw]):
             raw, rows = self._begin()
             self._fill(raw, rows, 0, rows.size)
         else:
-            while len(self._queue) < self._depth:
+            while len(self._queue) < self.ahead:
                 self._submit(self._pool)
             raw, parts = self._queue.popleft()
             for part in parts:
