@@ -136,7 +136,7 @@ class TrainLoader:
 class PreviewLoader:
     """Endless faces for previews: feeds, and targets at full coverage with the face mask as fourth channel.
 
-    The last batch of a round may be smaller; folders may hold fewer faces than a batch.
+    Every batch is full unless all folders hold fewer faces than a batch.
 
     Args:
         input_size: edge I of the feed.
@@ -191,6 +191,7 @@ class PreviewLoader:
             self._dataset,  # type: ignore[arg-type]  # a plain sequence is a map-style data set
             batch_size,
             sampler=order,
+            drop_last=len(self._dataset) >= batch_size,  # sheets of one size, where there are faces enough
         )
         self._iterator = iter(self._loader)
 
