@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils.data import RandomSampler, SequentialSampler
 
 from fsdeploy.training.data.loader import PreviewLoader
+from fsdeploy.training.data.scan import FolderScan
 from fsdeploy.training.preview import Samples
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ class PreviewSheets:
         is_fixed: Always the first faces, for a time-lapse; else random ones, new ones each time.
         chunk: Faces that go through the model at once.
         seed: Fixes the order of random faces.
+        scans: Scans at hand; a folder among them is not scanned again.
     """
 
     def __init__(
@@ -43,6 +45,7 @@ class PreviewSheets:
         is_fixed: bool,
         chunk: int,
         seed: int = 0,
+        scans: Sequence[FolderScan] = (),
     ) -> None:
         self._model, self._samples, self._device, self._chunk = model, samples, device, chunk
         info = model.info()
@@ -58,6 +61,7 @@ class PreviewSheets:
                 SequentialSampler if is_fixed else RandomSampler,
                 count if is_fixed else 0,
                 options=model.training,
+                scans=scans,
                 seed=seed,
             )
 

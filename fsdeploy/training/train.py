@@ -220,8 +220,8 @@ class Trainer:
         )
 
         def sheets(folders: Sequence[Path], is_fixed: bool) -> PreviewSheets:
-            batch = self.plugin.batch_size
-            return PreviewSheets(self.model, self._samples, folders, self.device, is_fixed, batch, self._seed)
+            batch, scans = self.plugin.batch_size, self.loader.scans
+            return PreviewSheets(self.model, self._samples, folders, self.device, is_fixed, batch, self._seed, scans)
 
         self._previews = sheets(self.plugin.config.folders, False) if preview else None
         self._timelapse = sheets([Path(folder) for folder in timelapse], True) if timelapse else None

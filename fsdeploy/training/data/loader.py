@@ -148,7 +148,7 @@ class PreviewLoader:
         num_samples: the first so many faces of each folder, in order of name and always the same (time-lapse); 0 pairs
             faces of whole folders at random.
         options: crop and mask; the defaults if None.
-        scans: scans of the folders, if they are at hand.
+        scans: scans at hand, made with the same options; a folder among them is not scanned again.
         seed: fixes the order.
 
     Raises:
@@ -166,12 +166,12 @@ class PreviewLoader:
         num_samples: int = 0,
         *,
         options: TrainingOptions | None = None,
-        scans: Sequence[FolderScan] | None = None,
+        scans: Sequence[FolderScan] = (),
         seed: int = 0,
     ) -> None:
         options = options or TrainingOptions()
-        if scans is None:
-            scans = [scan_folder(Path(folder), options) for folder in input_folders]
+        known = {scan.folder: scan for scan in scans}
+        scans = [known.get(Path(folder)) or scan_folder(Path(folder), options) for folder in input_folders]
         if num_samples:
             num_samples = min(num_samples, *(max(1, len(scan.faces)) for scan in scans))
         sets = [

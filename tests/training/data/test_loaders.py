@@ -213,6 +213,13 @@ def test_a_time_lapse_folder_may_hold_fewer_faces_than_are_shown(folder_a, new_f
         assert feeds.shape[:2] == targets.shape[:2] == (2, 6)
 
 
+def test_a_folder_that_was_scanned_is_not_scanned_again_for_previews(folder_a, folder_b, monkeypatch):
+    scans = loader(folder_a, folder_b).scans
+    monkeypatch.setattr("fsdeploy.training.data.loader.scan_folder", None)
+    feeds, _ = next(preview(folder_a, folder_b, scans=scans))
+    assert feeds.shape[:2] == (2, 14)
+
+
 def test_a_broken_preview_face_is_replaced(new_folder, folder_b):
     folder = new_folder("faces", 5)
     lapse = preview(folder, folder_b, sampler=SequentialSampler, num_samples=5)
