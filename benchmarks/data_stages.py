@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fsdeploy.training.config import TrainConfig
-from fsdeploy.training.data.collate import Collate, side_by_side, write_planes
+from fsdeploy.training.data.collate import Collate, write_planes
 from fsdeploy.training.data.data_set import TrainSet
 from fsdeploy.training.data.sampler import EndlessSampler, batch_random
 
@@ -56,7 +56,7 @@ def run_batch(collate: Collate, sets: list[TrainSet], indices: NDArray[np.int64]
     with stage("target"):
         targets = [varied.target(row, picture) for row, picture in enumerate(pictures)]
     with stage("eye and mouth mask"):
-        others = [varied.target(row, side_by_side(masks[1:])) for row, (_, masks) in enumerate(crops)]
+        others = [varied.spots(row, masks[1:]) for row, (_, masks) in enumerate(crops)]
     with stage("warped feed"):
         feeds = [varied.feed(row, picture, picture) for row, picture in enumerate(pictures)]
     with stage("channels first"):

@@ -18,6 +18,9 @@ from fsdeploy.config.training import AugmentationOptions
 from fsdeploy.training.data import colour, grid
 from fsdeploy.training.data.landmark_warp import TriangleMap, landmark_map
 
+_LARGE = 192
+"""Edge from which looking for the lit part of a mask costs less than moving all of it."""
+
 
 @dataclass(frozen=True)
 class ConstantsColor:
@@ -221,6 +224,14 @@ def _sample(image: NDArray[np.uint8], places: NDArray[np.float32]) -> NDArray[np
     return np.asarray(sampled, np.uint8).reshape(image.shape)
 
 
+def side_by_side(masks: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Masks (M, S, S) as the channels of one image: one channel, or four of which the first M count."""
+    if len(masks) == 1:
+        return np.ascontiguousarray(masks[0])[..., None]
+    planes = [np.ascontiguousarray(mask) for mask in masks]
+    return np.asarray(cv2.merge([*planes, *[planes[0]] * (4 - len(planes))]), np.uint8)
+
+
 class FaceVariation:
     """Applies the numbers of one batch to its faces, row by row, on the CPU. Safe to call from several threads."""
 
@@ -253,6 +264,30 @@ class FaceVariation:
     def target(self, row: int, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Face or masks (S, S, C) transformed and flipped."""
         return _affine(image, self.variation.matrices[row])
+
+    def spots(self, row: int, masks: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Masks (M, S, S) transformed and flipped, as the channels of one image: (S, S, 1), or (S, S, 4) of which the
+        first M count.
+
+        For masks that are black but for a part, as eyes and mouth are: in large faces only that part is moved.
+        """
+        size = self._size
+        boxes = [cv2.boundingRect(mask) for mask in masks] if size >= _LARGE else []
+        lit = np.array([(x, y, x + w, y + h) for x, y, w, h in boxes if w])
+        if not len(lit) or lit[:, :2].min() == 0 or lit[:, 2:].max() == size:
+            return self.target(row, side_by_side(masks))  # small, or the edge pixels matter, for they are repeated
+        (left, top), (right, bottom) = lit[:, :2].min(axis=0) - 1, lit[:, 2:].max(axis=0) + 1
+        matrix = self.variation.matrices[row]
+        corners = matrix[:, :2] @ np.array([(left, right, left, right), (top, top, bottom, bottom)]) + matrix[:, 2:]
+        x0, y0 = np.clip(np.floor(corners.min(axis=1)), 0, size - 1).astype(int)
+        x1, y1 = np.clip(np.ceil(corners.max(axis=1)) + 1, (x0 + 1, y0 + 1), size).astype(int)
+        moved = matrix.copy()
+        moved[:, 2] += matrix[:, :2] @ (left, top) - (x0, y0)
+        part = side_by_side(masks[:, top:bottom, left:right])
+        out = np.zeros((size, size, part.shape[2]), np.uint8)
+        warped = cv2.warpAffine(part, moved, (int(x1 - x0), int(y1 - y0)), flags=cv2.INTER_LINEAR)
+        out[y0:y1, x0:x1] = warped.reshape(y1 - y0, x1 - x0, -1)
+        return out
 
     def feed(self, row: int, face: NDArray[np.uint8], target: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """The warped face; `target` is the answer where nothing is warped."""

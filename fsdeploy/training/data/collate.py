@@ -170,7 +170,7 @@ class Collate:
         varied = raw.variation
         picture = varied.picture(row, face, masks[0] if len(masks) else None)
         target = varied.target(row, picture)
-        others = varied.target(row, side_by_side(masks[1:])) if len(masks) > 1 else None
+        others = varied.spots(row, masks[1:]) if len(masks) > 1 else None
         for colours, planes, edge in zip(raw.targets, raw.masks, self.output_sizes, strict=True):
             write_planes(_shrink(target, edge), colours[item, identity][self._order], planes[:1, item, identity, 0])
             if others is not None:
@@ -214,13 +214,6 @@ def _shrink(image: NDArray[np.uint8], edge: int) -> NDArray[np.uint8]:
         return image
     resized = cv2.resize(image, (edge, edge), interpolation=cv2.INTER_AREA)
     return np.asarray(resized, np.uint8).reshape(edge, edge, -1)
-
-
-def side_by_side(masks: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Masks (M, S, S) as the channels of one image: one channel, or four of which the first M count."""
-    if len(masks) == 1:
-        return np.expand_dims(masks[0], 2)
-    return np.asarray(cv2.merge([*masks, *[masks[0]] * (4 - len(masks))]), np.uint8)
 
 
 def write_planes(picture: NDArray[np.uint8], colours: NDArray[np.uint8], mask: NDArray[np.uint8] | None = None) -> None:

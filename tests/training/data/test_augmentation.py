@@ -176,6 +176,29 @@ def test_one_interpolation_shows_the_same_picture_as_two_steps():
         assert difference.max() <= 8
 
 
+@pytest.mark.parametrize("count", [1, 2])
+@pytest.mark.parametrize("centre", [(80, 60), (100, 120), (20, 190)])
+def test_moving_the_lit_part_of_a_mask_is_moving_the_mask(count, centre):
+    size, rows = 200, 12
+    masks = np.zeros((count, size, size), np.uint8)
+    for i, mask in enumerate(masks):
+        cv2.ellipse(mask, centre, (18, 8 + i), 10, 0, 360, 255, -1, cv2.LINE_AA)
+    constants = ConstantsAugmentation.from_config(size, rows)
+    varied = FaceVariation(Draw(constants, size).batch(np.random.default_rng(2), rows), constants, size)
+    for row in range(rows):
+        moved = varied.spots(row, masks)
+        for i, mask in enumerate(masks):
+            expected = varied.target(row, mask[..., None])[..., 0]
+            assert np.abs(moved[..., i].astype(int) - expected).max() <= 8  # places on a grid of 1/32 pixel
+            assert expected.max() > 200
+
+
+def test_a_black_mask_stays_black():
+    constants = ConstantsAugmentation.from_config(200, 1)
+    varied = FaceVariation(Draw(constants, 200).batch(np.random.default_rng(0), 1), constants, 200)
+    assert not varied.spots(0, np.zeros((2, 200, 200), np.uint8)).any()
+
+
 def test_levels_are_moved_towards_white_or_black_by_their_share():
     tables = colour.shift_tables(np.array([[0.25, -0.25, 0.0]], np.float32))[0]
     assert tables.dtype == np.uint8
