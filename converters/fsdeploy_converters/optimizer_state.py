@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -38,9 +39,16 @@ def scalar(value: float) -> StoredTensor:
     return StoredTensor((), lambda: np.array(value, np.float32))
 
 
-def slot_tensor(slot: Slot, read: Read) -> StoredTensor:
+@dataclass(frozen=True)
+class SlotTensor(StoredTensor):
+    """A slot that can also be read as it lies in the file, which is enough to check its numbers."""
+
+    raw: Read
+
+
+def slot_tensor(slot: Slot, read: Read) -> SlotTensor:
     """A slot in its parameter's torch layout: slots lie in the file as the parameter does."""
-    return StoredTensor(slot.layout.result_shape(slot.shape), lambda: slot.layout.apply(read()))
+    return SlotTensor(slot.layout.result_shape(slot.shape), lambda: slot.layout.apply(read()), read)
 
 
 def option_values(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -74,9 +82,11 @@ def built(
     """
     for parameter, entries in slots.items():
         for key, tensor in entries.items():
-            values = tensor.read()
-            if not np.isfinite(values).all() or (key in SECOND_MOMENTS and (values < 0).any()):
+            values = tensor.raw() if isinstance(tensor, SlotTensor) else tensor.read()
+            least, largest = float(values.min()), float(values.max())
+            if not (math.isfinite(least) and math.isfinite(largest)) or (key in SECOND_MOMENTS and least < 0):
                 raise OptimizerDroppedError(f"the slot {key} of {parameter} holds impossible numbers")
+            del values  # before the next one is read
     hyper = {"betas": [config[key] for key in ("ada_beta_1", "ada_beta_2") if key in config], "rule": rule}
     metadata = {
         "version": _VERSION,

@@ -47,3 +47,4 @@ def stream_tensors(path: Path, tensors: Mapping[str, StoredTensor], metadata: Ma
             if values.shape != tensor.shape:
                 raise ValueError(f"tensor {name} has the shape {values.shape}, not {tensor.shape}")
             stream.write(values.reshape(-1).view(np.uint8).data)
+            del values  # before the next one is read
