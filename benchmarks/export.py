@@ -133,8 +133,8 @@ def race(model: str, runners: dict[str, Callable[[Tensor], object]], edge: int, 
     return speeds
 
 
-def export_cost(folder: Path, file: Path) -> tuple[float, float]:
-    """Seconds and peak growth of memory (10^6 bytes) of one export, measured in this process."""
+def export_cost(folder: Path, file: Path) -> tuple[float, float, float]:
+    """Seconds, seconds of CPU, and peak growth of memory (10^6 bytes) of one export, measured in this process."""
     import threading
 
     import torch._dynamo  # noqa: F401  the model's shape inference imports it; not the export's memory
@@ -147,12 +147,12 @@ def export_cost(folder: Path, file: Path) -> tuple[float, float]:
 
     watcher = threading.Thread(target=watch)
     watcher.start()
-    started = time.perf_counter()
+    started, used = time.perf_counter(), time.process_time()
     export_model(folder, file)
-    seconds = time.perf_counter() - started
+    seconds, used = time.perf_counter() - started, time.process_time() - used
     stop.set()
     watcher.join()
-    return seconds, peak[0] - before
+    return seconds, used, peak[0] - before
 
 
 def main() -> None:
@@ -172,7 +172,9 @@ def main() -> None:
             folder, file = Path(scratch) / name, Path(scratch) / f"{name}.onnx"
             megabytes = write_model(folder, name)
             command = [sys.executable, __file__, "--export-only", str(folder), str(file)]
-            seconds, grown = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+            seconds, used, grown = json.loads(
+                subprocess.run(command, check=True, capture_output=True, text=True).stdout
+            )
             speeds = race(
                 name, engines(folder, file, arguments.threads, not arguments.no_compile), edge, arguments.rounds
             )
@@ -180,19 +182,22 @@ def main() -> None:
                 "edge": edge,
                 "model_mb": megabytes,
                 "export_s": seconds,
+                "export_cpu_s": used,
                 "export_memory_mb": grown,
                 "export_memory_over_model": grown / megabytes,
                 "speeds": [vars(entry) for entry in speeds],
             }
             if not arguments.json:
-                report(name, edge, megabytes, seconds, grown, speeds)
+                report(name, edge, megabytes, seconds, used, grown, speeds)
     if arguments.json:
         print(json.dumps(results, indent=2))
 
 
-def report(name: str, edge: int, megabytes: float, seconds: float, grown: float, speeds: list[Speed]) -> None:
+def report(
+    name: str, edge: int, megabytes: float, seconds: float, used: float, grown: float, speeds: list[Speed]
+) -> None:
     print(f"{name}, {edge} px, {megabytes:.0f} MB")
-    print(f"  export {seconds:.1f} s, memory {grown:.0f} MB = {grown / megabytes:.2f} times the model")
+    print(f"  export {seconds:.1f} s ({used:.1f} s of CPU), memory {grown:.0f} MB = {grown / megabytes:.2f} models")
     eager = {entry.batch: entry.median_ms for entry in speeds if entry.engine == "torch eager"}
     for entry in speeds:
         print(

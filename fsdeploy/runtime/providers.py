@@ -124,7 +124,7 @@ def open_session(
         name: what to call the file in messages.
         strict: refuse to run on anything but the first provider asked for ("auto": the best one compiled in).
         threads: threads within one operator on the CPU; None = onnxruntime's choice.
-        layout: let onnxruntime rearrange weights for speed, which holds each of them twice while loading.
+        layout: let onnxruntime rearrange weights for speed and keep its buffers; False holds less memory.
 
     Raises:
         InputError: not a model that onnxruntime can load, or an unknown provider.
@@ -142,6 +142,7 @@ def open_session(
     options.log_severity_level = 4
     if not layout:
         options.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+        options.enable_cpu_mem_arena = False
     if threads is not None:
         options.intra_op_num_threads = threads
     if "DmlExecutionProvider" in usable:
