@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 # Two tests run side by side on two cores: one thread each. Before numpy, torch and OpenCV are imported.
@@ -35,3 +37,14 @@ def legacy_models() -> Path:
     if folder is None or not (folder / "fixtures").is_dir():
         pytest.skip("no legacy models here: set FSDEPLOY_TEST_DATA to the folder that holds data/ and fixtures/")
     return folder / "fixtures"
+
+
+@pytest.fixture(autouse=True)
+def logging_as_it_was() -> Iterator[None]:
+    """A command run inside a test sets up logging; the next test starts without its handlers and level."""
+    logger = logging.getLogger("fsdeploy")
+    handlers, level, propagate = logger.handlers[:], logger.level, logger.propagate
+    yield
+    logger.handlers[:] = handlers
+    logger.setLevel(level)
+    logger.propagate = propagate

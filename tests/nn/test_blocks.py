@@ -116,7 +116,7 @@ def test_a_separable_block_halves_the_size_and_never_goes_negative() -> None:
     out = block(torch.randn(2, 6, 12, 12))
     assert out.shape == (2, 8, 6, 6)
     assert float(out.detach().min()) >= 0.0
-    assert float(block.depthwise.weight.abs().max()) <= np.sqrt(6 / (25 * 6))
+    assert float(block.depthwise.weight.detach().abs().max()) <= np.sqrt(6 / (25 * 6))
 
 
 def test_instance_normalization_takes_all_of_a_sample_together_and_adds_eps_to_the_deviation() -> None:
