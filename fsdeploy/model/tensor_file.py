@@ -46,7 +46,8 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
     path.touch()
     mode = path.stat().st_mode  # as the user's umask has it; safetensors makes files that nobody else can read
     try:
-        save_file(dict(tensors), path, {"format": "pt", _KEY: json.dumps(metadata, allow_nan=False)})
+        # One key only: safetensors writes several in an order that changes from run to run, and the digest with it.
+        save_file(dict(tensors), path, {_KEY: json.dumps(metadata, allow_nan=False)})
     except SafetensorError as error:
         full = "No space left" in str(error)
         raise OSError(errno.ENOSPC if full else errno.EIO, "No space left on device" if full else str(error)) from error

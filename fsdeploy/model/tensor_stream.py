@@ -32,7 +32,7 @@ def stream_tensors(path: Path, tensors: Mapping[str, StoredTensor], metadata: Ma
         ValueError: a tensor is read with another shape than announced.
     """
     text = json.dumps(metadata, allow_nan=False)
-    header: dict[str, Any] = {"__metadata__": {"format": "pt", _KEY: text}}
+    header: dict[str, Any] = {"__metadata__": {_KEY: text}}
     place = 0
     for name, tensor in tensors.items():
         end = place + 4 * math.prod(tensor.shape)
