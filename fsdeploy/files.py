@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -44,7 +45,8 @@ def atomic_path(path: Path, *, overwrite: bool = True) -> Iterator[Path]:
     """
     if not overwrite and path.exists():
         raise InputError(f"{path} exists already: choose another name or pass --force to replace it")
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
+    # One name per thread: a preview and a save may write the same file at the same time.
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}.{threading.get_ident():x}.tmp{path.suffix}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary

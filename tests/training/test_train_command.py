@@ -171,7 +171,7 @@ def test_previews_time_lapse_and_logs_are_written(tmp_path: Path, drawn_faces: t
     film = tmp_path / "film"
     looks = ["-w", "-x", a, "-y", b, "-z", film, "--set", "preview_images=2", "--set", "coverage=80"]
     result = invoke("-A", a, "-B", b, "-m", tmp_path / "m", *TINY, *looks, "-s", 2, "-i", 3, "-q")
-    assert result.exception is None
+    assert result.exception is None, repr(result.exception)
     # Two samples, columns A, A > A, A > B, B, B > B, B > A of 80 px (64 at 80 % coverage), a header of 17 px.
     assert cv2.imread(str(tmp_path / "m" / "training_preview.png")).shape == (2 * 80 + 17, 6 * 80, 3)
     assert all(cv2.imread(str(path)) is not None for path in film.iterdir())
