@@ -35,7 +35,8 @@ def display():
     if not shutil.which("Xvfb") or not shutil.which("xdotool"):
         pytest.skip("no virtual display here: install xvfb and xdotool")
     read, write = os.pipe()
-    command = ["Xvfb", "-displayfd", str(write), "-screen", "0", "1280x1024x24", "-nolisten", "tcp"]
+    # -noreset: else the server starts anew when its last window goes, and refuses who comes at that moment.
+    command = ["Xvfb", "-displayfd", str(write), "-screen", "0", "1280x1024x24", "-nolisten", "tcp", "-noreset"]
     server = subprocess.Popen(command, pass_fds=[write], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     os.close(write)
     with os.fdopen(read) as stream:
