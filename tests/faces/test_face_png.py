@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import struct
+import sys
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 
 import cv2
 import numpy as np
@@ -386,3 +389,32 @@ def test_a_literal_comes_back_as_it_was_with_tuples_as_lists(value):
         return [listed(entry) for entry in item] if isinstance(item, list | tuple) else item
 
     assert parse_literal(str(value)) == listed(value)
+
+
+def test_headers_are_read_in_many_threads_while_garbage_with_finalisers_is_collected():
+    """Python 3.11's own literal parser fails here: a finaliser lets another thread in, halfway through its tree."""
+
+    class Cycle:
+        def __init__(self) -> None:
+            self.me = self
+
+        def __del__(self) -> None:
+            sum(range(200))
+
+    value = {"mask": bytes(range(256)) * 8, "name": 'it\'s "q"', "more": ["\\ \n €"] * 20}
+    text = str(value)
+
+    def read(_: int) -> bool:
+        for _ in range(5):
+            Cycle()
+        return bool(parse_literal(text) == value)
+
+    interval, thresholds = sys.getswitchinterval(), gc.get_threshold()
+    sys.setswitchinterval(1e-6)
+    gc.set_threshold(1)
+    try:
+        with ThreadPoolExecutor(8) as pool:
+            assert all(pool.map(read, range(2000)))
+    finally:
+        sys.setswitchinterval(interval)
+        gc.set_threshold(*thresholds)

@@ -170,15 +170,15 @@ def test_a_warp_to_landmarks_needs_two_folders_with_landmarks(folder_a, folder_b
 def test_a_closed_loader_leaves_no_threads(folder_a, folder_b):
     import threading
 
-    before = threading.active_count()
+    before = set(threading.enumerate())
     whole = loader(folder_a, folder_b, workers=2)
     next(whole)
-    threads = [thread for thread in threading.enumerate() if thread.name.startswith("faces")]
-    assert threads
+    threads = set(threading.enumerate()) - before
+    assert [thread for thread in threads if thread.name.startswith("faces")]
     whole.close()
     for thread in threads:
         thread.join(5)
-    assert threading.active_count() == before
+    assert not [thread for thread in threads if thread.is_alive()]
 
 
 def preview(*folders, **details):
