@@ -74,7 +74,8 @@ class SourceInfo:
     bit_depth: int = 8
     sample_aspect: Fraction | None = None
     rotation: int = 0
-    """Degrees of the display matrix; frames are handled as stored, the matrix is carried over."""
+    """Degrees of the display matrix, counterclockwise. Frames are handled as stored; on the way out the matrix is
+    carried over, or the pictures are turned."""
 
 
 @dataclass

@@ -25,7 +25,7 @@ from fsdeploy.convert.landmarks import FaceIndex
 from fsdeploy.convert.plugin import Writer
 from fsdeploy.convert.provenance import Mark
 from fsdeploy.convert.report import Report
-from fsdeploy.convert.sizing import Sizing
+from fsdeploy.convert.sizing import Sizing, quarter_turns, turned
 from fsdeploy.convert.sources import FrameSource
 from fsdeploy.convert.swap import Alignment, Blended, CroppedFace, Look, Model, blend_faces, crop_faces
 from fsdeploy.errors import CheckFailedError, FsdeployError
@@ -134,16 +134,31 @@ class _Run:
         self.over = threading.Event()
         """Nobody waits for frames any more."""
         info = job.source.info
-        self.size = (max(2, round(info.width * job.scale)), max(2, round(info.height * job.scale)))
-        self.sizing = Sizing((info.width, info.height), self.size, job.scale, job.writer.one_size)
+        stored = (max(2, round(info.width * job.scale)), max(2, round(info.height * job.scale)))
+        quarters = self._turns()
+        self.sizing = Sizing((info.width, info.height), stored, job.scale, job.writer.one_size, quarters)
+        self.size = stored[::-1] if quarters % 2 else stored
+        """Of the output, (width, height)."""
+        self.shown = turned(info, quarters)
         self.permits = threading.Semaphore(2 * job.jobs + job.batch + 4)
         self.to_infer: queue.SimpleQueue[_Item | None] = queue.SimpleQueue()
         self.done: queue.SimpleQueue[_Done | _End] = queue.SimpleQueue()
         self.pool = ThreadPoolExecutor(job.jobs, thread_name_prefix="blend")
         self.last: Pixels | None = None
 
+    def _turns(self) -> int:
+        """Quarter turns that bring pictures upright, 0 where the output says by itself how it is shown."""
+        job, degrees = self.job, self.job.source.info.rotation
+        # Patches and their matrices belong to the pixels as they are stored.
+        if not degrees or job.writer.takes == "patches" or job.writer.keeps_rotation(job.output):
+            return 0
+        quarters = quarter_turns(degrees)
+        if quarters is None:
+            self.report.notes[f"the source is to be shown turned by {degrees} degrees, the output is not"] += 1
+        return quarters or 0
+
     def run(self) -> Report:
-        job, info = self.job, self.job.source.info
+        job, info = self.job, self.shown
         job.writer.open(
             OutputInfo(
                 path=job.output, source=info, width=self.size[0], height=self.size[1], rate=job.rate,

@@ -13,6 +13,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import entry_points
+from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 import numpy as np
@@ -129,6 +130,10 @@ class Writer(ConvertPlugin, ABC):
     """True: pictures of sources with more than 8 bits are given as uint16."""
     one_size: ClassVar[bool] = False
     """True: every picture must have the size that `open` was told."""
+
+    def keeps_rotation(self, path: Path) -> bool:
+        """Whether the output at `path` can say that it is to be shown turned. Where not, pictures are given upright."""
+        return False
 
     def has(self, key: str, width: int, height: int) -> bool:
         """Whether the picture of this key was written by an earlier run, at this size. Streams never have one."""

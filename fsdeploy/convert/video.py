@@ -30,6 +30,8 @@ WEBM_ENCODERS = ("libvpx-vp9", "libsvtav1")
 """WebM holds neither H.264 nor H.265."""
 CONTAINERS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska", ".avi": "avi", ".webm": "webm",
               ".ts": "mpegts", ".flv": "flv"}  # fmt: skip
+ROTATABLE = (".mp4", ".m4v", ".mov", ".mkv", ".webm")
+"""Containers that keep a display matrix; FFmpeg's muxers of the others drop it without a word."""
 _DEFAULT_TIME_BASE = 90000
 
 

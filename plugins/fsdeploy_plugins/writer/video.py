@@ -1,12 +1,13 @@
 """Video files through PyAV."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from fsdeploy.config.option import option
 from fsdeploy.convert.frame import OutputInfo, Picture
 from fsdeploy.convert.plugin import Writer
-from fsdeploy.convert.video import VideoFormat, VideoOutput
+from fsdeploy.convert.video import ROTATABLE, VideoFormat, VideoOutput
 
 _TUNES = ("none", "film", "animation", "grain", "stillimage", "fastdecode", "zerolatency")
 _PRESETS = ("ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow")
@@ -33,6 +34,9 @@ class VideoWriter(Writer):
     Options = VideoOptions
     one_size = True
     deep = True
+
+    def keeps_rotation(self, path: Path) -> bool:
+        return path.suffix.lower() in ROTATABLE
 
     def open(self, info: OutputInfo) -> None:
         chosen = self.options
