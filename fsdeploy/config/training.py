@@ -119,8 +119,9 @@ class OptimizerOptions:
                                    minimum=0, maximum=100000)  # fmt: skip
     weight_decay: float = option(0.0, "Weight decay of convolution and dense kernels.", minimum=0.0, maximum=1.0)
     gradient_accumulation: int = option(1, "Batches per optimizer step.", minimum=1, maximum=100)
-    ada_beta_1: float = option(0.9, "Decay of the first moment.", minimum=0.0, maximum=1.0, fixed=True)
-    ada_beta_2: float = option(0.999, "Decay of the second moment.", minimum=0.0, maximum=1.0, fixed=True)
+    # At 1 a moment would never take in a gradient, and its bias correction would divide by zero.
+    ada_beta_1: float = option(0.9, "Decay of the first moment.", minimum=0.0, maximum=0.99999, fixed=True)
+    ada_beta_2: float = option(0.999, "Decay of the second moment.", minimum=0.0, maximum=0.99999, fixed=True)
     ada_amsgrad: bool = option(False, "AMSGrad variant of adam, adamw and adabelief.", fixed=True)
 
 

@@ -46,6 +46,8 @@ def test_a_file_sets_options_by_section(tmp_path: Path) -> None:
         ("[optimizer]\nlearning_rte = 1", r"option 'learning_rte' in \[optimizer\]: did you mean 'learning_rate'"),
         ("[optimizer]\nloss_function = 'mae'", r"'loss_function' in \[optimizer\]: it belongs to \[loss\]"),
         ("[optimizer]\nlearning_rate = 5.0", r"0\.1, got 5\.0: the nearest valid value is 0\.1"),
+        ("[optimizer]\nada_beta_1 = 1.0", r"'ada_beta_1' must be in 0\.0\.\.0\.99999, got 1\.0"),
+        ("[optimizer]\nada_beta_2 = 1.0", r"'ada_beta_2' must be in 0\.0\.\.0\.99999, got 1\.0"),
         ("[optimizer]\nlearning_rate = 'fast'", r"must be of type float"),
         ("[loss]\nloss_function = 'sim'", r"cannot be 'sim': did you mean 'ssim'"),
         ("[model.tow]\nwidth = 1", r"unknown section \[model\.tow\]: did you mean 'toy'"),
