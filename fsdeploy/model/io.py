@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 SaveOptimizer = Literal["never", "always", "exit"]
+_KEEP_STATE = "option save_optimizer = 'always' saves it every time, not only at the end of a run"
 
 
 class SavableOptimizer(Protocol):
@@ -146,14 +147,33 @@ class IO:
         return build_loaded(self._plugin.build_network, read_tensors(path), str(path))
 
     def load_optimizer(self) -> dict[str, Any] | None:
-        """The saved optimizer state: {"tensors": name -> tensor, "metadata": JSON values}; None when none was saved."""
-        if self.saved is None or self.saved.optimizer is None:
+        """The optimizer state to go on with; None when there is none. Says so when it is not that of the weights.
+
+        Returns:
+            {"tensors": name -> tensor, "metadata": JSON values, "behind": iterations that the weights were trained on
+            after this state was saved}.
+        """
+        if self.saved is None:
+            return None
+        iterations, of = int(self.saved.state["iterations"]), self.saved.optimizer_iterations
+        if self.saved.optimizer is None:
+            if of is None and iterations and self.save_optimizer != "never":
+                logger.warning(
+                    "no optimizer state was saved with iteration %d: it starts fresh (%s)", iterations, _KEEP_STATE
+                )
             return None
         try:
-            return {"tensors": read_tensors(self.saved.optimizer), "metadata": read_metadata(self.saved.optimizer)}
+            state = {"tensors": read_tensors(self.saved.optimizer), "metadata": read_metadata(self.saved.optimizer)}
         except CorruptModelError as error:
             logger.warning("%s; optimizer state starts fresh", error)
             return None
+        behind = iterations - (iterations if of is None else of)
+        if behind:
+            logger.warning(
+                "the optimizer state is of iteration %d, the weights are of %d: training goes on with both (%s)",
+                of, iterations, _KEEP_STATE,
+            )  # fmt: skip
+        return {**state, "behind": behind}
 
     def save(self, optimizer: SavableOptimizer | None = None, is_exit: bool = False) -> None:
         """Save weights, optimizer (as `save_optimizer` says) and state as one transaction.

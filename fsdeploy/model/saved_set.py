@@ -54,6 +54,14 @@ class SavedSet:
         (record,) = (entry for name, entry in self.state[OURS]["files"].items() if not _is_optimizer(name))
         return str(record["sha256"])
 
+    @property
+    def optimizer_iterations(self) -> int | None:
+        """The iteration that the optimizer state is of; None when none was saved. It may be older than the weights."""
+        for name, record in self.state[OURS]["files"].items():
+            if _is_optimizer(name):
+                return int(record.get("iterations", self.state["iterations"]))
+        return None
+
 
 class FileSet:
     """The three file names of a set. `suffix` is "" for the current set and ".bk" for the backup."""

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Literal
 
 from torch.optim.lr_scheduler import ExponentialLR
 
+from fsdeploy.config.option import specs
+from fsdeploy.config.training import OptimizerOptions
 from fsdeploy.progress import Progress
 from fsdeploy.training import random_state
 from fsdeploy.training.lr_graph import draw_graph
@@ -21,7 +23,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_LOWEST_USEFUL = 1e-9
+LOWEST_RATE = float(specs(OptimizerOptions)["learning_rate"][2].minimum or 0.0)
+"""A lower rate could not be set as an option either."""
 
 
 class LRStrength(Enum):
@@ -38,11 +41,12 @@ class LearningRateFinder:
     Args:
         trainer: The training loop.
         scheduler: Raises the rate by a constant factor at each update.
-        steps: Most batches to train.
+        steps: Most updates of the scan.
         strength: How close to divergence the rate is set.
         mode: Whether the curve is drawn.
         stop_factor: The scan ends when the smoothed loss is so many times its lowest value.
         beta: Smoothing of the loss, 0 (none) to 1.
+        batches_per_update: Batches whose gradients are accumulated for an update; their mean loss counts.
     """
 
     def __init__(
@@ -54,6 +58,7 @@ class LearningRateFinder:
         mode: Literal["set", "graph_and_set", "graph_and_exit"],
         stop_factor: int = 4,
         beta: float = 0.98,
+        batches_per_update: int = 1,
     ) -> None:
         self._trainer = trainer
         self._scheduler = scheduler
@@ -62,11 +67,14 @@ class LearningRateFinder:
         self._draws = mode != "set"
         self._stop_factor = stop_factor
         self._beta = beta
+        self._batches_per_update = batches_per_update
         self._best_lr: float | None = None
+        self.problem = ""
+        """Why `find` found no rate, and what to do; empty when it found one."""
         self.rates: list[float] = []
-        """Learning rate of each scanned batch."""
+        """Learning rate after each update of the scan."""
         self.losses: list[float] = []
-        """Smoothed loss of each scanned batch."""
+        """Smoothed loss of each update of the scan."""
 
     @property
     def best_lr(self) -> float | None:
@@ -84,10 +92,18 @@ class LearningRateFinder:
             network.load_state_dict(weights)
             random_state.restore(generators)
         if not self.losses:
+            self.problem = (
+                "the loss was no number from the start: check the faces and the loss functions, or set learning_rate "
+                "yourself"
+            )
             return
         lowest = self.rates[self.losses.index(min(self.losses))]
         best = lowest / self._strength.value
-        if best < _LOWEST_USEFUL:
+        if best < LOWEST_RATE:
+            self.problem = (
+                f"the loss was lowest at {lowest:.3g} and only rose from there, and {best:.3g} is below the smallest "
+                f"learning rate, {LOWEST_RATE:.3g}: raise lr_finder_iterations, or set learning_rate yourself"
+            )
             return
         self._best_lr = best
         state = self._trainer.model.state
@@ -103,9 +119,9 @@ class LearningRateFinder:
 
     def _scan(self) -> None:
         average, best = 0.0, math.inf
-        with Progress("Finding the learning rate", self._steps, "batches", quiet=self._trainer.quiet) as progress:
+        with Progress("Finding the learning rate", self._steps, "updates", quiet=self._trainer.quiet) as progress:
             for step in range(1, self._steps + 1):
-                loss = sum(float(side.total) for side in self._trainer.train_one_batch())
+                loss = self._update_loss()
                 if not math.isfinite(loss):
                     break
                 average = self._beta * average + (1.0 - self._beta) * loss
@@ -116,3 +132,8 @@ class LearningRateFinder:
                 if step > 1 and smooth > self._stop_factor * best:
                     break
                 best = min(best, smooth)
+
+    def _update_loss(self) -> float:
+        """Train the batches of one update; their mean total loss."""
+        batches = (self._trainer.train_one_batch() for _ in range(self._batches_per_update))
+        return sum(float(side.total) for batch in batches for side in batch) / self._batches_per_update

@@ -10,9 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from fsdeploy.config.training import OptimizerOptions
+from fsdeploy.errors import CheckFailedError
 from fsdeploy.training.gradient_clip import GradClip
 from fsdeploy.training.lion_adabelief import AdaBelief, Lion
 from fsdeploy.training.lr_warmup import WarmupScheduler
+from fsdeploy.training.moments import ACCUMULATED, load_moments
 
 if TYPE_CHECKING:
     from fsdeploy.training.train import Trainer
@@ -23,7 +25,6 @@ logger = logging.getLogger(__name__)
 
 Group = Literal["decay", "no_decay"]
 _VERSION = 2
-_ACCUMULATED = "accumulated_grad"
 _NORMS = "gradient_clipping/norms"
 
 
@@ -206,7 +207,7 @@ class Optimizer:
         end_lr: float,
         strength: Literal["default", "aggressive", "extreme"],
         mode: Literal["set", "graph_and_set", "graph_and_exit"],
-    ) -> bool:
+    ) -> float:
         """Scan learning rates on the trainer's data, and train with the best.
 
         Weights, optimizer state and random numbers are as before afterwards.
@@ -219,26 +220,31 @@ class Optimizer:
             mode: Whether to draw the curve, and whether to train afterwards.
 
         Returns:
-            True if a rate was found.
+            The rate that was found.
+
+        Raises:
+            CheckFailedError: no rate was found; says why.
         """
         from fsdeploy.training.lr_finder import LearningRateFinder
 
         before = self._hold()
+        self.drop_gradients()
         warmup, self.warmup = self.warmup, None
         try:
             for group in self.optimizer.param_groups:
                 group["lr"] = group["initial_lr"] = start_lr
             factor = (end_lr / start_lr) ** (1.0 / steps)
             self._finder = torch.optim.lr_scheduler.ExponentialLR(self.optimizer, factor)
-            finder = LearningRateFinder(trainer, self._finder, steps, strength, mode)
+            batches = self._config.gradient_accumulation
+            finder = LearningRateFinder(trainer, self._finder, steps, strength, mode, batches_per_update=batches)
             finder.find()
         finally:
             self._finder, self.warmup = None, warmup
             self._put_back(before)
         if finder.best_lr is None:
-            return False
+            raise CheckFailedError(f"no learning rate was found: {finder.problem}")
         self.set_lr(finder.best_lr)
-        return True
+        return finder.best_lr
 
     def _hold(self) -> dict[str, Any]:
         """Everything a scan of learning rates changes, kept in memory."""
@@ -274,7 +280,7 @@ class Optimizer:
             for key, value in self.optimizer.state.get(parameter, {}).items()
         }
         if self._count:
-            tensors |= {f"{name}/{_ACCUMULATED}": p.grad for name, p in self._named.items() if p.grad is not None}
+            tensors |= {f"{name}/{ACCUMULATED}": p.grad for name, p in self._named.items() if p.grad is not None}
         clip: dict[str, Any] | None = None
         if self.clip is not None and self.clip.method == "autoclip":
             state = self.clip.state_dict()
@@ -301,13 +307,21 @@ class Optimizer:
         """Go on from a saved state, exactly.
 
         Hyper-parameters stay those of the configuration. Parameters without saved state, as after a change of what is
-        frozen, start fresh, with a warning. A warm-up goes on if it has the same length, else it starts anew.
+        frozen, start fresh, with a warning; so do those whose state lacks a part. A warm-up goes on if it has the same
+        length, else it starts anew.
+
+        Args:
+            state_dict: As `state_dict` gives it. "behind", if it is there, counts the iterations that the weights were
+                trained on after this state was saved: gradients of a half accumulated update are then dropped, and a
+                warm-up is where those iterations brought it.
         """
-        tensors, values = state_dict["tensors"], state_dict["metadata"]
+        tensors, values, behind = state_dict["tensors"], state_dict["metadata"], int(state_dict.get("behind", 0))
         if values.get("optimizer") != self._config.optimizer:
             logger.warning("the saved state is of optimizer '%s': starting fresh", values.get("optimizer"))
             return
-        fresh = [name for name, parameter in self._named.items() if not self._load_parameter(name, parameter, tensors)]
+        if behind:
+            tensors = {key: value for key, value in tensors.items() if not key.endswith(f"/{ACCUMULATED}")}
+        fresh = load_moments(self.optimizer, self._named, tensors, self._state_keys())
         if fresh and len(fresh) < len(self._named):
             logger.warning(
                 "no saved optimizer state for %d parameters, %s first: they start fresh", len(fresh), fresh[0]
@@ -318,28 +332,20 @@ class Optimizer:
             self.scaler.load_state_dict(values["scaler"])
         warmup = values.get("warmup")
         if self.warmup is not None and warmup and warmup["steps"] == self.warmup.steps:
-            self.warmup.resume(warmup["done"])
+            missed = (int(values.get("accumulated", 0)) + behind) // self._config.gradient_accumulation if behind else 0
+            self.warmup.resume(warmup["done"] + missed)
         if self.clip is not None and values.get("clip") and _NORMS in tensors:
             self.clip.load_state_dict({"norms": tensors[_NORMS], "kept": values["clip"]["kept"]})
-        self._count = min(int(values.get("accumulated", 0)), self._config.gradient_accumulation - 1)
+        accumulated = 0 if behind else int(values.get("accumulated", 0))
+        self._count = min(accumulated, self._config.gradient_accumulation - 1)
 
-    def _load_parameter(self, name: str, parameter: Tensor, tensors: Mapping[str, Tensor]) -> bool:
-        prefix = name + "/"
-        found = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
-        accumulated = found.pop(_ACCUMULATED, None)
-        if not found or any(value.shape not in (parameter.shape, torch.Size()) for value in found.values()):
-            return False
-        on_device = bool(self.optimizer.defaults.get("fused")) or bool(self.optimizer.defaults.get("capturable"))
-        state = self.optimizer.state[parameter]
-        for key, value in found.items():
-            if value.shape == parameter.shape and value.ndim:
-                # In the parameter's own memory layout, which fused kernels rely on.
-                state[key] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
-            else:
-                state[key] = value.detach().clone().to(parameter.device if on_device else "cpu")
-        if accumulated is not None and accumulated.shape == parameter.shape:
-            parameter.grad = torch.empty_like(parameter).copy_(accumulated)
-        return True
+    def _state_keys(self) -> dict[str, bool]:
+        """What the optimizer keeps per parameter, found by trial: key -> whether it has the parameter's shape."""
+        parameter = nn.Parameter(torch.zeros(1))
+        trial = build_optimizer(self._config, [{"params": [parameter]}], parameter.device)
+        parameter.grad = torch.zeros(1)
+        trial.step()
+        return {key: value.ndim > 0 for key, value in trial.state[parameter].items()}
 
     def to(self, device: torch.device) -> None:
         """Move the optimizer's tensors to where the model's parameters are now. `step` counters that live on the CPU

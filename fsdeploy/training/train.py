@@ -189,7 +189,7 @@ class Trainer:
             logger.info("learning rate %.3g of an earlier search is used", state.lr_finder)
             self.optimizer.set_lr(state.lr_finder)
         elif state.iterations == 0:
-            found = self.optimizer.find_learning_rate(
+            self.optimizer.find_learning_rate(
                 self,
                 options.lr_finder_iterations,
                 1e-10,
@@ -197,11 +197,6 @@ class Trainer:
                 options.lr_finder_strength,  # type: ignore[arg-type]
                 options.lr_finder_mode,  # type: ignore[arg-type]
             )
-            if not found:
-                raise CheckFailedError(
-                    "no learning rate was found, the loss was no number from the start: check the faces and the loss "
-                    "functions, or set learning_rate yourself"
-                )
             if options.lr_finder_mode == "graph_and_exit":
                 self._exit_early = True
         else:

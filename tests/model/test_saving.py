@@ -232,7 +232,8 @@ def test_after_a_fall_back_no_optimizer_file_of_another_set_is_taken_over(
     model.close()
     caplog.clear()
     assert TinyModel(trained).io.load_optimizer() is None
-    assert not caplog.text
+    assert "damaged" not in caplog.text
+    assert "no optimizer state was saved with iteration 2" in caplog.text
 
 
 def test_a_state_file_of_another_program_points_to_migrate(tmp_path: Path) -> None:
@@ -267,7 +268,9 @@ def test_the_optimizer_is_saved_as_the_option_says(folder: Path) -> None:
         again.close()
 
 
-def test_a_save_without_optimizer_keeps_the_one_of_the_last_exit_beside_newer_weights(folder: Path) -> None:
+def test_a_save_without_optimizer_keeps_the_one_of_the_last_exit_beside_newer_weights(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     model = TinyModel(folder)
     model.build()
     train(model, optimizer=CountingOptimizer(1), exit=True)
@@ -281,6 +284,39 @@ def test_a_save_without_optimizer_keeps_the_one_of_the_last_exit_beside_newer_we
     optimizer = again.io.load_optimizer()
     assert optimizer is not None
     assert optimizer["metadata"] == {"value": 1}
+    assert optimizer["behind"] == 1
+    assert "the optimizer state is of iteration 1, the weights are of 2" in caplog.text
+    assert "save_optimizer" in caplog.text
+    again.close()
+
+
+def test_weights_that_were_saved_without_an_optimizer_are_resumed_with_a_word_about_it(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for when, said in (("exit", True), ("never", False)):
+        options = TrainingOptions(optimizer=OptimizerOptions(save_optimizer=when))
+        model = TinyModel(folder / when, training=options)
+        model.build()
+        assert model.io.load_optimizer() is None
+        assert not caplog.records, "a new model has nothing to resume"
+        train(model, optimizer=CountingOptimizer(1), exit=False)
+        model.close()
+        caplog.clear()
+        again = TinyModel(folder / when, training=options)
+        assert again.io.load_optimizer() is None
+        assert ("no optimizer state was saved with iteration 1" in caplog.text) is said
+        again.close()
+        caplog.clear()
+
+
+def test_an_optimizer_of_the_same_iteration_is_resumed_without_a_word(
+    trained: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = TinyModel(trained)
+    optimizer = model.io.load_optimizer()
+    assert optimizer is not None
+    assert optimizer["behind"] == 0
+    assert not caplog.records
 
 
 def test_training_on_goes_on_while_a_save_is_written_and_does_not_change_it(folder: Path) -> None:

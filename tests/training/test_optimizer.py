@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
+from fsdeploy.config.option import specs
 from fsdeploy.config.training import OPTIMIZER_NAMES, OptimizerOptions
 from fsdeploy.training.lion_adabelief import AdaBelief, Lion
 from fsdeploy.training.lr_warmup import WarmupScheduler
@@ -322,3 +323,103 @@ def test_moving_keeps_the_state_and_counters_on_the_cpu_that_the_host_reads() ->
     assert moved.keys() == before.keys()
     assert moved["0.weight/exp_avg"].device.type == "meta"
     assert moved["0.weight/step"].device.type == "cpu"
+
+
+def test_a_stop_before_the_first_update_is_complete_loses_no_gradient(caplog: pytest.LogCaptureFixture) -> None:
+    config = OptimizerOptions(learning_rate=1e-3, gradient_accumulation=3)
+    unbroken = small_network()
+    train(unbroken, Optimizer(unbroken, config), range(3))
+
+    first = small_network()
+    optimizer = Optimizer(first, config)
+    train(first, optimizer, range(2))
+    second = small_network()
+    resumed = Optimizer(second, config)
+    with caplog.at_level(logging.WARNING):
+        resumed.load_state_dict(through_a_file(optimizer.state_dict()))
+    assert not caplog.records
+    train(second, resumed, range(2, 3))
+    for one, two in zip(unbroken.parameters(), second.parameters(), strict=True):
+        assert torch.equal(one, two)
+
+
+@pytest.mark.parametrize("name", ["adam", "adamw", "adabelief"])
+def test_amsgrad_goes_on_from_a_state_without_maxima(name: str, caplog: pytest.LogCaptureFixture) -> None:
+    plain = OptimizerOptions(optimizer=name, learning_rate=1e-3)
+    network = small_network()
+    optimizer = Optimizer(network, plain)
+    train(network, optimizer, range(3))
+    saved = through_a_file(optimizer.state_dict())
+    other = copy.deepcopy(network)
+    resumed = Optimizer(other, replace(plain, ada_amsgrad=True))
+    with caplog.at_level(logging.WARNING):
+        resumed.load_state_dict(saved)
+    assert not caplog.records
+    # One step later the running maximum is the second moment itself, so both variants have moved alike.
+    train(network, optimizer, range(3, 4))
+    train(other, resumed, range(3, 4))
+    for one, two in zip(network.parameters(), other.parameters(), strict=True):
+        assert torch.allclose(one, two, atol=1e-7)
+    assert any("max_" in key for key in resumed.state_dict()["tensors"])
+
+
+@pytest.mark.parametrize("name", OPTIMIZER_NAMES)
+def test_a_parameter_whose_saved_state_lacks_a_part_or_has_another_shape_starts_fresh(
+    name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = OptimizerOptions(optimizer=name)
+    network = small_network()
+    optimizer = Optimizer(network, config)
+    train(network, optimizer, range(2))
+    kept = [key for key in optimizer.state_tensors()[0] if key.startswith("3.bias/")]
+    for key in kept:
+        for change in ("missing", "scalar"):
+            saved = through_a_file(optimizer.state_dict())
+            if change == "missing":
+                del saved["tensors"][key]
+            else:
+                saved["tensors"][key] = torch.zeros(()) if saved["tensors"][key].ndim else torch.zeros(3)
+            resumed = Optimizer(small_network(), config)
+            caplog.clear()
+            resumed.load_state_dict(saved)
+            if len(kept) > 1 or change == "scalar":
+                assert "1 parameters, 3.bias first" in caplog.text
+            tensors = resumed.state_dict()["tensors"]
+            assert not [key for key in tensors if key.startswith("3.bias/")]
+            assert torch.equal(
+                tensors[kept[0].replace("bias", "weight")], saved["tensors"][kept[0].replace("bias", "weight")]
+            )
+    network = small_network()
+    resumed = Optimizer(network, config)
+    resumed.load_state_dict(saved)
+    train(network, resumed, range(2))
+
+
+def test_a_state_older_than_the_weights_keeps_its_moments_but_no_half_update_and_no_old_warm_up() -> None:
+    config = OptimizerOptions(learning_rate=1e-3, gradient_accumulation=2)
+    network = small_network()
+    optimizer = Optimizer(network, config, warmup_steps=10)
+    train(network, optimizer, range(3))  # one update, and half of another
+    saved = through_a_file(optimizer.state_dict())
+    network = small_network()
+    resumed = Optimizer(network, config, warmup_steps=10)
+    resumed.load_state_dict({**saved, "behind": 9})
+    assert all(parameter.grad is None for parameter in network.parameters())
+    assert not resumed.completes_update, "the first batch is the first of an update"
+    tensors = resumed.state_dict()["tensors"]
+    assert torch.equal(tensors["3.weight/exp_avg"], saved["tensors"]["3.weight/exp_avg"])
+    # 12 iterations were trained in all: 6 updates, so the next has 7/10 of the rate.
+    assert resumed.learning_rate == pytest.approx(7e-4)
+
+
+@pytest.mark.parametrize("name", OPTIMIZER_NAMES)
+@pytest.mark.parametrize("bound", ["minimum", "maximum"])
+def test_the_outermost_decays_that_the_options_allow_can_be_trained_with(name: str, bound: str) -> None:
+    allowed = specs(OptimizerOptions)
+    betas = {key: getattr(allowed[key][2], bound) for key in ("ada_beta_1", "ada_beta_2")}
+    network = small_network()
+    before = copy.deepcopy(network.state_dict())
+    train(network, Optimizer(network, OptimizerOptions(optimizer=name, **betas)), range(3))
+    after = network.state_dict()
+    assert all(torch.isfinite(value).all() for value in after.values())
+    assert any(not torch.equal(value, before[key]) for key, value in after.items())
