@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import Self
 
@@ -14,6 +14,8 @@ _LOG_INTERVAL_S = 10.0
 
 class Progress:
     """A bar with a total that may be unknown. Use as a context manager; writes to stderr only.
+
+    When stderr goes away (the terminal was closed, `tee` has ended) nothing is shown any more; the work goes on.
 
     Example:
         with Progress("Exporting", total=3, unit="graph") as progress:
@@ -46,8 +48,11 @@ class Progress:
                 TimeRemainingColumn(),
                 console=Console(stderr=True),
             )
-            self._bar.start()
-            self._task = self._bar.add_task(self.title, total=self.total, note="")
+            try:
+                self._bar.start()
+                self._task = self._bar.add_task(self.title, total=self.total, note="")
+            except (OSError, ValueError):
+                self._live, self._quiet = False, True
         return self
 
     def advance(self, steps: int = 1, note: str | None = None) -> None:
@@ -67,16 +72,14 @@ class Progress:
         left = ""
         if self.total and self.done:
             left = f", {elapsed / self.done * (self.total - self.done):.0f} s left"
-        print(
-            f"{self.title}: {self.done}{of_total} {self.unit}, {elapsed:.0f} s{left} {self._note}".rstrip(),
-            file=sys.stderr,
-        )
+        _print(f"{self.title}: {self.done}{of_total} {self.unit}, {elapsed:.0f} s{left} {self._note}".rstrip())
 
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
     ) -> None:
         if self._live:
-            self._bar.stop()
+            with _nobody_reads():
+                self._bar.stop()
 
 
 @contextmanager
@@ -84,7 +87,17 @@ def stage(title: str, quiet: bool = False) -> Iterator[None]:
     """Announce a step of unknown length and say how long it took."""
     started = time.monotonic()
     if not quiet:
-        print(f"{title} ...", file=sys.stderr, flush=True)
+        _print(f"{title} ...")
     yield
     if not quiet:
-        print(f"{title}: {time.monotonic() - started:.1f} s", file=sys.stderr, flush=True)
+        _print(f"{title}: {time.monotonic() - started:.1f} s")
+
+
+def _nobody_reads() -> suppress:
+    """Passes over the errors of a stderr that is gone or closed."""
+    return suppress(OSError, ValueError)
+
+
+def _print(line: str) -> None:
+    with _nobody_reads():
+        print(line, file=sys.stderr, flush=True)

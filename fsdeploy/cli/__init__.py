@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+from contextlib import suppress
 from typing import NoReturn
 
 import click
@@ -95,5 +96,6 @@ def main() -> None:
 
 
 def _fail(message: str, exit_code: int) -> NoReturn:
-    click.echo("Error: " + " ".join(message.split()), err=True)
+    with suppress(OSError):  # nobody may be there to read it: the exit code says it as well
+        click.echo("Error: " + " ".join(message.split()), err=True)
     sys.exit(exit_code)

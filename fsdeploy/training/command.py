@@ -21,6 +21,7 @@ from fsdeploy.training.config import TrainConfig
 from fsdeploy.training.preview_cv import PreviewBuffer
 from fsdeploy.training.preview_window import open_preview
 from fsdeploy.training.registry import trainer_class
+from fsdeploy.training.requests import Requests, signals
 from fsdeploy.training.setup import check_folders, gather_options
 from fsdeploy.training.train import Trainer
 
@@ -110,9 +111,9 @@ def run_command(arguments: TrainArguments) -> None:
     """
     check_folders([*arguments.folders, *(arguments.timelapse_folders or ())])
     plugin_class = trainer_class(_trainer_name(arguments))
-    requests = session.Requests()
+    requests = Requests()
     with (
-        session.signals(requests),
+        signals(requests),
         processes.joined(),
         _no_empty_folder(arguments.model_dir),
         _model(arguments) as model,
@@ -145,7 +146,7 @@ def _trainer_name(arguments: TrainArguments) -> str:
     return "distributed" if arguments.distributed else "original"
 
 
-def _run(trainer: Trainer, arguments: TrainArguments, requests: session.Requests) -> None:
+def _run(trainer: Trainer, arguments: TrainArguments, requests: Requests) -> None:
     picture = arguments.model_dir / "training_preview.png"
     buffer = PreviewBuffer()
 

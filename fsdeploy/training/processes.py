@@ -11,7 +11,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import IO
 
 from fsdeploy.errors import FsdeployError, InputError
@@ -21,6 +21,8 @@ logger = logging.getLogger(__name__)
 _POLL_S = 0.2
 _SAME_CAUSE_S = 1.0
 _GRACE_S = 30.0
+_SAVING_GRACE_S = 600.0
+"""For the process that saves what was trained."""
 
 
 class PeerLostError(FsdeployError):
@@ -42,7 +44,8 @@ def is_first() -> bool:
 def launch(processes: int, command: Sequence[str]) -> int:
     """Run a command in several processes of this machine, ranks in their environment, and wait for all.
 
-    Ctrl-C reaches them by the terminal. When one fails, the others are stopped.
+    Ctrl-C reaches them by the terminal; SIGTERM and SIGHUP are passed on. When one fails, the others are stopped, the
+    first with time to save.
 
     Returns:
         Exit status: 0, or that of the process that failed first.
@@ -66,14 +69,25 @@ def launch(processes: int, command: Sequence[str]) -> int:
             )
             for rank in range(processes)
         ]
-        before = signal.signal(signal.SIGTERM, lambda *_: _send(running, signal.SIGTERM))
-        try:
+        with _passed_on(running):
             failed = _wait(running)
-        finally:
-            signal.signal(signal.SIGTERM, before)
         if failed > 0 and running[0].returncode != running[failed].returncode:
             _repeat(quiet)
         return 0 if failed < 0 else running[failed].returncode & 0xFF
+
+
+@contextmanager
+def _passed_on(running: list[subprocess.Popen[bytes]]) -> Iterator[None]:
+    """Ask the processes to save and end when this one is asked to, or loses its terminal."""
+    numbers = [signal.SIGTERM]
+    if sys.platform != "win32" and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+        numbers.append(signal.SIGHUP)
+    before = {number: signal.signal(number, lambda *_: _send(running, signal.SIGTERM)) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _wait(running: list[subprocess.Popen[bytes]]) -> int:
@@ -101,10 +115,11 @@ def _stop(running: list[subprocess.Popen[bytes]]) -> int:
     time.sleep(_SAME_CAUSE_S)  # what fails everywhere, such as a wrong folder, is not cut off in mid-sentence
     codes = [process.poll() for process in running]
     _send(running, signal.SIGTERM)
-    deadline = time.monotonic() + _GRACE_S
-    for process in running:
+    started = time.monotonic()
+    for rank, process in enumerate(running):
+        patience = _GRACE_S if rank else _SAVING_GRACE_S
         try:
-            process.wait(max(deadline - time.monotonic(), 0.1))
+            process.wait(max(started + patience - time.monotonic(), 0.1))
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
@@ -115,8 +130,9 @@ def _stop(running: list[subprocess.Popen[bytes]]) -> int:
 def _repeat(quiet: IO[bytes]) -> None:
     quiet.seek(0)
     lines = quiet.read().decode("utf-8", "replace").splitlines()
-    for line in dict.fromkeys(line for line in lines if line.startswith("Error")):
-        print(line, file=sys.stderr)
+    with suppress(OSError):  # nobody may be there to read it
+        for line in dict.fromkeys(line for line in lines if line.startswith("Error")):
+            print(line, file=sys.stderr)
 
 
 def _free_port() -> int:

@@ -134,6 +134,21 @@ def test_an_error_of_a_silent_process_is_shown_and_the_others_are_stopped() -> N
     assert time.monotonic() - started < 30
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="has no SIGHUP")
+def test_a_launcher_that_loses_its_terminal_has_its_processes_save_and_end(tmp_path: Path) -> None:
+    code = "import os, pathlib, signal, sys, time\nplace = pathlib.Path(sys.argv[1], os.environ['RANK'])\n"
+    code += "def end(*_):\n    place.with_suffix('.ended').touch(); sys.exit(0)\n"
+    code += "signal.signal(signal.SIGTERM, end); place.touch(); time.sleep(60)"
+    launcher = "import sys; from fsdeploy.training.processes import launch; "
+    launcher += f"sys.exit(launch(2, [sys.executable, '-c', {code!r}, sys.argv[1]]))"
+    process = subprocess.Popen([sys.executable, "-c", launcher, str(tmp_path)])
+    while len(list(tmp_path.iterdir())) < 2 and process.poll() is None:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGHUP)
+    assert process.wait(60) == 0
+    assert {path.name for path in tmp_path.glob("*.ended")} == {"0.ended", "1.ended"}
+
+
 @pytest.mark.slow
 def test_the_command_line_starts_two_processes(tmp_path: Path, drawn_faces: Folders) -> None:
     command = ["train", "-A", drawn_faces[0], "-B", drawn_faces[1], "-m", tmp_path / "m", "-t", "compact", "-b", "4"]

@@ -1,13 +1,9 @@
-"""`fsdeploy train` as a user runs it, on real faces and in a process of its own."""
+"""`fsdeploy train` as a user runs it, on real and on drawn faces."""
 
 from __future__ import annotations
 
 import json
 import os
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import cv2
@@ -15,11 +11,10 @@ import pytest
 from click.testing import CliRunner, Result
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from training_process import TINY
 
 from fsdeploy.cli.train import train
 from fsdeploy.errors import FsdeployError
-
-TINY = ["-t", "compact", "--set", "width=8", "-b", "2", "--set", "num_processes=1"]
 
 
 def invoke(*arguments: object) -> Result:
@@ -117,55 +112,6 @@ def test_a_folder_that_cannot_be_written_is_refused(drawn_faces: tuple[Path, Pat
     assert "write permission" in refused("-A", a, "-B", b, "-m", "/proc/fsdeploy_model", *TINY, "-i", 1)
 
 
-class Training:
-    """`fsdeploy train` in a process of its own."""
-
-    def __init__(self, model: Path, faces: tuple[Path, Path]) -> None:
-        self.state = model / "compact_state.json"
-        command = [sys.executable, "-m", "fsdeploy", "train", "-A", faces[0], "-B", faces[1], "-m", model, *TINY]
-        self.process = subprocess.Popen(
-            list(map(str, command)), stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
-        )
-        deadline = time.monotonic() + 60
-        while not self.state.exists() and self.process.poll() is None and time.monotonic() < deadline:
-            time.sleep(0.05)
-        time.sleep(0.3)
-
-    def end(self, *signals: int) -> tuple[int, str]:
-        for number in signals:
-            self.process.send_signal(number)
-            time.sleep(0.02)
-        _, errors = self.process.communicate(timeout=60)
-        return self.process.returncode, errors
-
-    @property
-    def iterations(self) -> int:
-        return int(json.loads(self.state.read_text())["iterations"])
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_one_signal_saves_and_ends(tmp_path: Path, drawn_faces: tuple[Path, Path], number: int) -> None:
-    training = Training(tmp_path, drawn_faces)
-    code, errors = training.end(number)
-    assert code == 0, errors
-    assert "saved to" in errors
-    assert training.iterations > 1, "the first save is after one iteration"
-    assert (tmp_path / "compact_optimizer.safetensors").exists()
-
-
-def test_two_interrupts_end_at_once_and_the_model_still_loads(tmp_path: Path, drawn_faces: tuple[Path, Path]) -> None:
-    training = Training(tmp_path, drawn_faces)
-    training.process.send_signal(signal.SIGSTOP)  # both signals are there before it can finish a save
-    training.process.send_signal(signal.SIGINT)
-    training.process.send_signal(signal.SIGCONT)
-    code, errors = training.end(signal.SIGINT)
-    if code:  # else it had saved and left before the second signal came
-        assert code == 130
-        assert "stopped without saving" in errors
-    result = invoke("-A", drawn_faces[0], "-B", drawn_faces[1], "-m", tmp_path, *TINY, "-i", 1, "-q")
-    assert result.exception is None
-
-
 def test_previews_time_lapse_and_logs_are_written(tmp_path: Path, drawn_faces: tuple[Path, Path]) -> None:
     a, b = drawn_faces
     film = tmp_path / "film"
@@ -212,25 +158,3 @@ def test_without_a_display_the_preview_is_a_file(
     result = invoke("-A", a, "-B", b, "-m", tmp_path / "m", *TINY, "-p", "--set", "preview_images=2", "-i", 2, "-q")
     assert result.exception is None
     assert cv2.imread(str(tmp_path / "m" / "training_preview.png")) is not None
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="terminals of that kind are POSIX")
-def test_enter_in_a_terminal_saves_and_ends(tmp_path: Path, drawn_faces: tuple[Path, Path]) -> None:
-    import pty
-
-    command = [sys.executable, "-m", "fsdeploy", "train", "-A", *drawn_faces[:1], "-B", drawn_faces[1], "-m", tmp_path]
-    child, terminal = pty.fork()
-    if child == 0:
-        os.execv(sys.executable, list(map(str, [*command, *TINY])))
-    said = b""
-    try:
-        while chunk := os.read(terminal, 65536):
-            said += chunk
-            if b"#0000" in said and b"\r" not in said[-1:]:
-                os.write(terminal, b"\n")
-    except OSError:  # the terminal closes with the process
-        pass
-    _, status = os.waitpid(child, 0)
-    assert os.waitstatus_to_exitcode(status) == 0, said.decode("utf-8", "replace")
-    assert b"Enter saves and ends" in said
-    assert b"saved to" in said.replace(b"\r\n", b" ")

@@ -19,6 +19,7 @@ from fsdeploy.model.backup import Backup
 from fsdeploy.training import session
 from fsdeploy.training.config import TrainConfig
 from fsdeploy.training.registry import trainer_class
+from fsdeploy.training.requests import Requests
 from fsdeploy.training.train import NonFiniteLossError, Trainer
 
 Folders = tuple[Path, Path]
@@ -47,7 +48,7 @@ def start(
 
 def run(trainer: Trainer, iterations: int, **changes: Any) -> Trainer:
     try:
-        session.run(trainer, session.Requests(), iterations, quiet=True, **changes)
+        session.run(trainer, Requests(), iterations, quiet=True, **changes)
     finally:
         trainer.close()
     return trainer
@@ -223,7 +224,7 @@ def test_another_loss_configuration_starts_a_new_lowest_average(tmp_path: Path, 
 
 def test_requests_save_and_end_a_run(tmp_path: Path, drawn_faces: Folders) -> None:
     trainer = start(tmp_path, drawn_faces, PLAIN)
-    requests = session.Requests()
+    requests = Requests()
     step, saves = trainer.train_one_step, []
     save = trainer.save
 
