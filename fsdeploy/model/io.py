@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 SaveOptimizer = Literal["never", "always", "exit"]
+FEWEST_AVERAGED = 50
+"""Iterations that an average loss must cover to be compared with the lowest: a single batch may be an easy one."""
 _KEEP_STATE = "option save_optimizer = 'always' saves it every time, not only at the end of a run"
 
 
@@ -59,6 +61,7 @@ class IO:
         self.saved: SavedSet | None = None
         """The set that this model was opened from."""
         self._history: list[float] = []
+        self._uncompared: list[float] = []
         self._lock: FolderLock | None = None
         self._writer: threading.Thread | None = None
         self._failure: BaseException | None = None
@@ -178,8 +181,9 @@ class IO:
     def save(self, optimizer: SavableOptimizer | None = None, is_exit: bool = False) -> None:
         """Save weights, optimizer (as `save_optimizer` says) and state as one transaction.
 
-        Tensors are copied at once; files are written by a thread while training goes on, except at exit. When the
-        average loss since the last save is the lowest so far, the set is also kept as "*.bk".
+        Tensors are copied at once; files are written by a thread while training goes on, except at exit. The
+        first set of a model is also kept as "*.bk", and each set after which the average loss is the lowest so far; an
+        average covers `FEWEST_AVERAGED` iterations or more, since this or earlier saves.
 
         Raises:
             InputError: this or the previous save could not be written; the last good set is untouched.
@@ -211,13 +215,19 @@ class IO:
         return _Job(self._plugin.state.to_dict(), weights, self._plugin.weights_metadata(), copied)
 
     def _note_history(self) -> bool:
-        average = math.fsum(self._history) / len(self._history) if self._history else 0.0
+        """Whether this save is to be kept as backup: the first of a model, or the lowest average loss so far."""
+        average = _mean(self._history)
+        self._uncompared += self._history
         self._history.clear()
         assert self._model_dir is not None
         first = not FileSet(self._model_dir, self._plugin.name, BACKUP).exists
-        is_best = self._plugin.state.note_average(average)
+        is_best = False
+        if (count := len(self._uncompared)) >= FEWEST_AVERAGED:
+            is_best = self._plugin.state.note_average(_mean(self._uncompared))
+            self._uncompared.clear()
         if average:
-            logger.info("average loss since the last save: %.5f%s", average, ", the lowest so far" if is_best else "")
+            lowest = f", the lowest so far over {count} iterations" if is_best else ""
+            logger.info("average loss since the last save: %.5f%s", average, lowest)
         return is_best or first
 
     def _kept_optimizer(self) -> Mapping[str, Any] | None:
@@ -282,6 +292,10 @@ class IO:
         self.wait()
         if self._lock is not None:
             self._lock.release()
+
+
+def _mean(losses: list[float]) -> float:
+    return math.fsum(losses) / len(losses) if losses else 0.0
 
 
 class _Job:

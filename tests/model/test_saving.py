@@ -30,13 +30,16 @@ from fsdeploy.model.saved_set import read_state
 ALWAYS = TrainingOptions(optimizer=OptimizerOptions(save_optimizer="always"))
 
 
-def train(model: TinyModel, loss: float = 0.5, optimizer: CountingOptimizer | None = None, exit: bool = True) -> None:
-    """One iteration that fills every weight with the iteration's number, then a save."""
+def train(
+    model: TinyModel, loss: float = 0.5, optimizer: CountingOptimizer | None = None, exit: bool = True, losses: int = 50
+) -> None:
+    """One iteration that fills every weight with the iteration's number, then a save, with that many losses before."""
     model.state.increment_iterations()
     with torch.no_grad():
         for tensor in model.model.parameters():
             tensor.fill_(float(model.iterations))
-    model.add_history([loss / 2, loss / 2])
+    for _ in range(losses):
+        model.add_history([loss / 2, loss / 2])
     model.io.save(optimizer, is_exit=exit)
     model.io.wait()
 
@@ -132,6 +135,39 @@ def test_the_lowest_average_loss_is_kept_as_backup(trained: Path) -> None:
     state = json.loads((trained / "tiny_state.json").read_text())
     assert (state["iterations"], state["lowest_avg_loss"]) == (2, 0.5)
     assert json.loads((trained / "tiny_state.json.bk").read_text())["lowest_avg_loss"] == 0.5
+
+
+def backup_state(folder: Path) -> tuple[int, float]:
+    """(iterations, lowest average) of the backup."""
+    state = json.loads((folder / "tiny_state.json.bk").read_text())
+    return state["iterations"], state["lowest_avg_loss"]
+
+
+def test_a_single_easy_batch_is_no_record(folder: Path) -> None:
+    model = TinyModel(folder)
+    model.build()
+    train(model, 0.01, losses=1)
+    assert backup_state(folder) == (1, 0.0), "the first save of a model is kept, whatever its loss"
+    for loss, losses, expected in (
+        (0.30, 99, (2, (0.01 + 99 * 0.30) / 100)),  # the first batch counts in a longer average
+        (0.02, 1, (2, 0.2971)),  # an exit right after a save, say
+        (0.25, 59, (4, (0.02 + 59 * 0.25) / 60)),
+        (0.26, 60, (4, (0.02 + 59 * 0.25) / 60)),
+    ):
+        train(model, loss, losses=losses)
+        iterations, lowest = backup_state(folder)
+        assert (iterations, lowest) == (expected[0], pytest.approx(expected[1]))
+    model.close()
+
+
+def test_saves_that_are_close_together_share_an_average(folder: Path) -> None:
+    model = TinyModel(folder)
+    model.build()
+    for iterations, loss in ((2, 0.5), (4, 0.4), (6, 0.3), (8, 0.2)):
+        for _ in range(2):
+            train(model, loss, losses=25)
+        assert backup_state(folder) == (iterations, pytest.approx(loss))
+    model.close()
 
 
 def truncate(path: Path) -> None:

@@ -212,7 +212,10 @@ def test_optimizer_state_is_saved_when_the_user_wants_it(
     assert (tmp_path / "two_sizes_optimizer.safetensors").exists() == final
 
 
-def test_another_loss_configuration_starts_a_new_lowest_average(tmp_path: Path, drawn_faces: Folders) -> None:
+def test_another_loss_configuration_starts_a_new_lowest_average(
+    tmp_path: Path, drawn_faces: Folders, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fsdeploy.model.io.FEWEST_AVERAGED", 2)
     run(start(tmp_path, drawn_faces, PLAIN), 2)
     same = start(tmp_path, drawn_faces, PLAIN)
     assert same.model.state.lowest_avg_loss > 0
