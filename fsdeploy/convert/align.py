@@ -8,6 +8,8 @@ from fsdeploy.convert.swap import Alignment, align_records
 
 _BLOCK = 64
 """Frames whose faces are aligned together."""
+_KEPT = 32 * _BLOCK
+"""Frames whose alignments wait to be asked for; a frame that none asks for (outside the ranges) would wait for ever."""
 
 
 class UpcomingAlignments:
@@ -15,7 +17,8 @@ class UpcomingAlignments:
 
     def __init__(self, faces: FaceIndex) -> None:
         self._faces = faces
-        self._keys = list(faces.frames)
+        # Frames come by number or by name, the entries of a landmarks file in any order.
+        self._keys = sorted(faces.frames, key=int if faces.by_index else str)
         self._places = {key: place for place, key in enumerate(self._keys)}
         self._known: dict[str, list[Alignment]] = {}
 
@@ -29,6 +32,8 @@ class UpcomingAlignments:
         return self._known.pop(key)
 
     def _solve(self, first: int) -> None:
-        block = self._keys[first : first + _BLOCK]
+        block = [key for key in self._keys[first : first + _BLOCK] if key not in self._known]
         flat = iter(align_records([face for key in block for face in self._faces.frames[key]]))
-        self._known = {key: [next(flat) for _ in self._faces.frames[key]] for key in block}
+        self._known |= {key: [next(flat) for _ in self._faces.frames[key]] for key in block}
+        for key in list(self._known)[: max(0, len(self._known) - _KEPT)]:
+            del self._known[key]
