@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 from fsdeploy.errors import InputError
 from fsdeploy.files import write_bytes
 
-IMAGE_EXTENSIONS = frozenset({".bmp", ".exr", ".jpeg", ".jpg", ".png", ".tif", ".tiff"})
+IMAGE_EXTENSIONS = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff"})
+UNREAD_IMAGES = frozenset({".exr", ".heic", ".webp"})
+"""Kinds that people keep frames in and that are not read. OpenCV's wheels are built without OpenEXR."""
 VIDEO_EXTENSIONS = frozenset({".avi", ".flv", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm", ".wmv", ".ts", ".vob"})
 
 

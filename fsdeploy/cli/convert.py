@@ -60,7 +60,7 @@ def _list_plugins(context: click.Context, parameter: click.Parameter, asked: boo
 @click.option(
     "--sign", nargs=2, type=_FILE, metavar="CERT KEY", help="Sign with content credentials (C2PA), PEM files."
 )
-@click.option("--force", is_flag=True, help="Replace an existing output file.")
+@click.option("--force", is_flag=True, help="Replace what is there: a file, images of the same names.")
 @click.option("--list-plugins", is_flag=True, is_eager=True, expose_value=False, callback=_list_plugins,
               help="List all plugins and their options.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
@@ -90,5 +90,5 @@ def convert(**chosen: Any) -> None:
         raise click.Abort
     if not report.complete:
         count = len(report.failed)
-        problem = f"{count} frame{'s' if count > 1 else ''} failed" if count else "the source is damaged"
+        problem = f"{count} frame{'s' if count > 1 else ''} failed" if count else "the input is damaged"
         raise CheckFailedError(f"{problem}: what could be converted was written to {chosen['output']}")

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from fsdeploy import __version__
+from fsdeploy.convert import checks
 from fsdeploy.convert.credentials import MIME_TYPES, SigningKey, check_signable, sign
 from fsdeploy.convert.landmarks import FaceIndex, load_faces
 from fsdeploy.convert.model import exported_model
@@ -57,29 +58,38 @@ def run(chosen: Mapping[str, Any]) -> tuple[Report, list[str]]:
     output: Path = chosen["output"]
     values = parse_values(chosen["assignments"], chosen["config"])
     writer_name = chosen["writer"] or writer_for(output)
-    _check_output(output, chosen["source"], writer_name, chosen["force"])
+    checks.check_output(output, chosen["source"], writer_name, chosen["force"])
     if chosen["transparent"] and writer_name not in ("opencv", "pillow"):
         raise InputError(f"--transparent needs images, not the writer '{writer_name}': give a folder as output")
+    writer = build_writer(writer_name, values, {"draw_transparent": True} if chosen["transparent"] else {})
+    if writer.takes == "frames" and getattr(writer.options, "draw_transparent", False):
+        chosen = {**chosen, "transparent": True}  # as the option of the writer asks, without the flag
+    ranges = tuple(_range(text) for text in chosen["ranges"])
     source = open_source(chosen["source"])
+    checks.check_ranges(ranges, source)
+    checks.check_images(writer, output, source)
     faces = load_faces(chosen["source"], chosen["alignments"], chosen["faces"], chosen["landmarks"])
-    _check_faces(faces, source)
-    shard = Shard.parse(chosen["shard"]) if chosen["shard"] else None
-    model = _load_model(chosen)
+    checks.check_faces(faces, source)
     choice = _choice(chosen, values)
+    checks.check_mask(choice, faces)
+    shard = Shard.parse(chosen["shard"]) if chosen["shard"] else None
+    part = shard.bounds(frame_count(source)) if shard else (0, None)
+    if not (chosen["force"] or chosen["resume"]):
+        checks.check_nothing_is_replaced(writer, output, source, part, () if chosen["keep_unchanged"] else ranges)
+    model = _load_model(chosen)
     signing = _signing(chosen)
     mark = None if chosen["no_mark"] else Mark(f"fsdeploy {__version__}")
-    overrides = {"draw_transparent": True} if chosen["transparent"] else {}
     job = Conversion(
         source=source,
         faces=faces,
         model=model,
         look=build_look(choice),
-        writer=build_writer(writer_name, values, overrides),
+        writer=writer,
         output=output,
-        ranges=tuple(_range(text) for text in chosen["ranges"]),
+        ranges=ranges,
         keep_unchanged=chosen["keep_unchanged"],
         scale=chosen["scale"] / 100.0,
-        part=shard.bounds(frame_count(source)) if shard else (0, None),
+        part=part,
         batch=chosen["batch"] or (2 if model.provider == "CPUExecutionProvider" else 8),
         jobs=chosen["jobs"] or max(1, min(8, (os.cpu_count() or 2) - 1)),
         rate=_rate(chosen, source),
@@ -91,7 +101,7 @@ def run(chosen: Mapping[str, Any]) -> tuple[Report, list[str]]:
     )
     if isinstance(source, VideoFile):
         source.deep = job.writer.deep
-    report = Report(facts=_facts(chosen, source, faces, model, choice, writer_name, mark))
+    report = Report(facts=_facts(chosen, source, faces, model, choice, writer_name, mark), damage=list(faces.problems))
     try:
         _run_with_progress(job, report)
     finally:
@@ -113,33 +123,6 @@ def run(chosen: Mapping[str, Any]) -> tuple[Report, list[str]]:
     if mark is None:
         lines.append(NO_MARK_NOTICE)
     return report, lines
-
-
-def _check_output(output: Path, source: Path, writer: str, force: bool) -> None:
-    if output.exists() and source.exists() and output.resolve() == source.resolve():
-        raise InputError(f"{output} is the input itself: choose another output")
-    if writer in ("video", "gif") and output.exists() and not force:
-        raise InputError(f"{output} exists already: choose another name or pass --force to replace it")
-
-
-def _check_faces(faces: FaceIndex, source: FrameSource) -> None:
-    """Refuse landmarks of another input: nothing would be swapped and nobody would know why."""
-    size = (source.info.height, source.info.width)
-    if faces.sizes and size not in faces.sizes.values():
-        height, width = next(iter(faces.sizes.values()))
-        raise InputError(
-            f"{faces.source} was made from frames of {width}x{height}, {source.info.path} has {size[1]}x{size[0]}: "
-            "use the frames that the faces were extracted from"
-        )
-    keys = source.keys()
-    if keys is None and isinstance(source, VideoFile):
-        # Any number will do: a video's keys differ by nothing else.
-        stems = {re.sub(r"_\d+$", "", Path(key).stem) for key in faces.frames}
-        keys = [source.key(0)]
-        if source.path.stem not in stems and not faces.by_index:
-            faces.check_names(keys, source.path)
-        return
-    faces.check_names(keys or [], source.info.path)
 
 
 def _load_model(chosen: Mapping[str, Any]) -> Swapper:

@@ -57,7 +57,11 @@ class ImageFolderWriter(Writer):
 
     def path(self, key: str) -> Path:
         """File of a frame."""
-        return self.folder / f"{Path(key).stem}.{self.options.format}"
+        return self.folder / self.file_name(key)
+
+    def file_name(self, key: str) -> str:
+        """Name of a frame's file, by the frame's own."""
+        return f"{Path(key).stem}.{self.options.format}"
 
     def encode(self, picture: Picture) -> Any:
         xmp = None

@@ -5,29 +5,21 @@ All of them are read only. docs/formats/landmarks.md documents the plain formats
 
 from __future__ import annotations
 
-import csv
-import json
 import logging
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from fsdeploy.convert.frame import Frame
+from fsdeploy.convert.landmark_files import read_plain_landmarks
 from fsdeploy.errors import FsdeployError, InputError, NotAFaceError
 from fsdeploy.faces.alignments import read_alignments
 from fsdeploy.faces.png import read_header
 from fsdeploy.faces.records import FaceRecord
 
 logger = logging.getLogger(__name__)
-
-POINT_COUNTS = (4, 51, 68, 98)
-_MAX_TEXT = 1 << 30
 
 
 @dataclass
@@ -43,17 +35,22 @@ class FaceIndex:
     """Frame key -> (height, width) that the landmarks were found in, where known."""
     used: set[str] = field(default_factory=set)
     """Keys that a frame asked for and found."""
+    problems: list[str] = field(default_factory=list)
+    """Files that should hold a face and cannot be read, one line each."""
 
     def __post_init__(self) -> None:
         self._by_stem: dict[str, str] = {}
         for key in self.frames:
             self._by_stem.setdefault(_stem(key), key)
+        self._by_number: dict[int, str] = {}
+        for key in self.frames if self.by_index else ():
+            if self._by_number.setdefault(int(key), key) != key:
+                raise InputError(f"{self.source} names frame {int(key)} twice, as '{key}' too: write each frame once")
 
     def find(self, frame: Frame) -> str | None:
         """The key of the frame's record, by full name, else by name without extension; None if there is none."""
         if self.by_index:
-            key: str | None = str(frame.index)
-            return key if key in self.frames else None
+            return self._by_number.get(frame.index)
         if frame.key in self.frames:
             return frame.key
         return self._by_stem.get(_stem(frame.key))
@@ -76,6 +73,40 @@ class FaceIndex:
             )
         return self.frames[key]
 
+    def numbers_to_names(self, names: Sequence[str]) -> None:
+        """Decide whether whole numbers mean the frames of a folder by their names or by their places from 0.
+
+        Args:
+            names: file names of the frames, in order.
+
+        Raises:
+            InputError: they can mean both, and different frames.
+        """
+        if not self.by_index:
+            return
+        places = {_stem(name): place for place, name in enumerate(names)}
+        named = [key for key in self.frames if key in places]
+        if any(key != str(int(key)) for key in named):  # nobody writes a place as 0007
+            self.by_index = False
+        elif len(named) == len(self.frames) and any(places[key] != int(key) for key in named):
+            key = next(key for key in named if places[key] != int(key))
+            raise InputError(
+                f"{self.source}: '{key}' is the name of a frame, and the place (from 0) of another: write names with "
+                f"their extension, '{names[places[key]]}'"
+            )
+
+    def check_indices(self, count: int, source: Path) -> None:
+        """Refuse landmarks by index of which none lies in a source of `count` frames.
+
+        Raises:
+            InputError: all lie behind its end.
+        """
+        if self.by_index and self._by_number and min(self._by_number) >= count:
+            raise InputError(
+                f"{self.source} belongs to other frames than {source}: it begins with frame {min(self._by_number)}, "
+                f"counted from 0, of {count}"
+            )
+
     def check_names(self, keys: Iterable[str], source: Path) -> None:
         """Refuse landmarks of which none belongs to the source.
 
@@ -92,11 +123,20 @@ class FaceIndex:
                 "give the landmarks of this input, or rename the input as it was when they were made"
             )
 
-    def keep_only(self, chosen: FaceIndex, positions: Mapping[str, set[int]]) -> None:
-        """Drop every face whose (frame, position) is not in `positions`, keyed by frame stem of `chosen`."""
+    def keep_only(
+        self, chosen: FaceIndex, positions: Mapping[str, set[int]], places: Mapping[str, Sequence[int]]
+    ) -> None:
+        """Drop every face that `chosen` does not hold.
+
+        Args:
+            positions: frame stem -> places in the alignments file of the faces of `chosen`.
+            places: frame -> place in the file of each of its faces, for frames of which some were skipped.
+        """
+        self.problems += chosen.problems
         for key, faces in self.frames.items():
             wanted = positions.get(_stem(key), set())
-            self.frames[key] = [face for number, face in enumerate(faces) if number in wanted]
+            numbers = places.get(key, range(len(faces)))
+            self.frames[key] = [face for number, face in zip(numbers, faces, strict=True) if number in wanted]
         kept = sum(map(len, self.frames.values()))
         if not kept:
             raise InputError(f"no face of {chosen.source} occurs in {self.source}: they belong to different frames")
@@ -142,10 +182,11 @@ def load_faces(
     if alignments is None:
         assert faces is not None
         return read_face_folder(faces)[0]
-    index = FaceIndex(alignments, dict(read_alignments(alignments).frames))
+    known = read_alignments(alignments)
+    index = FaceIndex(alignments, dict(known.frames))
     if faces is not None:
         chosen, positions = read_face_folder(faces)
-        index.keep_only(chosen, positions)
+        index.keep_only(chosen, positions, known.positions)
     return index
 
 
@@ -159,6 +200,8 @@ def default_alignments(source: Path) -> Path:
 def read_face_folder(folder: Path) -> tuple[FaceIndex, dict[str, set[int]]]:
     """Faces of a folder of extracted PNGs by source frame, and their positions in it (frame stem -> face indices).
 
+    A damaged file costs its own face only: it is named in the log and in `FaceIndex.problems`.
+
     Raises:
         InputError: the folder is missing or holds no extracted face.
     """
@@ -166,12 +209,17 @@ def read_face_folder(folder: Path) -> tuple[FaceIndex, dict[str, set[int]]]:
         raise InputError(f"{folder} is no folder: give the folder of extracted faces")
     grouped: dict[str, list[tuple[int, FaceRecord]]] = defaultdict(list)
     sizes: dict[str, tuple[int, int]] = {}
+    problems: list[str] = []
     passed_over = 0
-    for path in sorted(folder.glob("*.png")):
+    for path in sorted(entry for entry in folder.glob("*.png") if not entry.name.startswith(".")):
         try:
             header = read_header(path)
         except NotAFaceError:
             passed_over += 1
+            continue
+        except FsdeployError as error:
+            logger.warning("%s; its face is not swapped", error)
+            problems.append(str(error))
             continue
         origin = header.source
         grouped[origin.source_filename].append((origin.face_index, header.face))
@@ -181,12 +229,15 @@ def read_face_folder(folder: Path) -> tuple[FaceIndex, dict[str, set[int]]]:
     if passed_over:
         logger.warning("%s: %d images without face data were passed over", folder, passed_over)
     if not grouped:
-        raise InputError(f"{folder} holds no extracted faces: give the folder that 'extract' wrote, with PNG headers")
+        hint = f"; {problems[0]}" if problems else ""
+        raise InputError(
+            f"{folder} holds no extracted faces: give the folder that 'extract' wrote, with PNG headers{hint}"
+        )
     frames = {key: [face for _, face in sorted(found, key=lambda e: e[0])] for key, found in grouped.items()}
     positions: dict[str, set[int]] = defaultdict(set)
     for key, found in grouped.items():
         positions[_stem(key)].update(number for number, _ in found)
-    return FaceIndex(folder, frames, sizes=sizes), dict(positions)
+    return FaceIndex(folder, frames, sizes=sizes, problems=problems), dict(positions)
 
 
 def read_landmarks(path: Path) -> FaceIndex:
@@ -195,94 +246,6 @@ def read_landmarks(path: Path) -> FaceIndex:
     Raises:
         InputError: unknown kind of file, or an entry that is not as documented (names it).
     """
-    try:
-        if path.stat().st_size > _MAX_TEXT:
-            raise InputError(f"{path} is larger than 1 GiB: split it")
-        text = path.read_text("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path} is not UTF-8 text: give .json, .jsonl or .csv") from error
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror or error}") from error
-    readers = {".json": _from_json, ".jsonl": _from_lines, ".csv": _from_csv}
-    reader = readers.get(path.suffix.lower())
-    if reader is None:
-        raise InputError(f"{path}: landmarks are read from {', '.join(readers)}")
-    try:
-        frames, by_index = reader(text)
-    except (FsdeployError, ValueError, KeyError, TypeError, AttributeError, RecursionError, csv.Error) as error:
-        raise InputError(f"{path} is not as docs/formats/landmarks.md describes ({error})") from error
-    return FaceIndex(path, frames, by_index)
-
-
-def _from_json(text: str) -> tuple[dict[str, list[FaceRecord]], bool]:
-    data = json.loads(text)
-    frames = data["frames"] if isinstance(data, dict) and "frames" in data else data
-    if not isinstance(frames, dict):
-        raise InputError("the outermost value must be an object of frames")
-    out = {}
-    for key, faces in frames.items():
-        if not isinstance(faces, list):
-            raise InputError(f"frame '{key}' must hold a list of faces")
-        out[str(key)] = [_record(face, f"frame '{key}', face {number}") for number, face in enumerate(faces)]
-    return out, _all_indices(out)
-
-
-def _from_lines(text: str) -> tuple[dict[str, list[FaceRecord]], bool]:
-    rows: dict[str, list[tuple[int, FaceRecord]]] = defaultdict(list)
-    for number, line in enumerate(text.splitlines(), 1):
-        if not line.strip():
-            continue
-        entry = json.loads(line)
-        key = str(entry["key"] if "key" in entry else entry["frame"])
-        face = int(entry.get("face", len(rows[key])))
-        rows[key].append((face, _record(entry, f"line {number}")))
-    return _ordered(rows)
-
-
-def _from_csv(text: str) -> tuple[dict[str, list[FaceRecord]], bool]:
-    rows: dict[str, list[tuple[int, FaceRecord]]] = defaultdict(list)
-    for number, cells in enumerate(csv.reader(text.splitlines()), 1):
-        if not cells or (number == 1 and cells[0].strip().lower() == "frame"):
-            continue
-        values = [float(cell) for cell in cells[2:]]
-        points = np.asarray(values, np.float64)
-        if len(points) % 2:
-            raise InputError(f"line {number} has {len(points)} coordinates: an even number is needed")
-        rows[cells[0].strip()].append((int(cells[1]), _face(points.reshape(-1, 2), f"line {number}")))
-    return _ordered(rows)
-
-
-def _ordered(rows: dict[str, list[tuple[int, FaceRecord]]]) -> tuple[dict[str, list[FaceRecord]], bool]:
-    frames = {key: [face for _, face in sorted(found, key=lambda e: e[0])] for key, found in rows.items()}
-    return frames, _all_indices(frames)
-
-
-def _all_indices(frames: Mapping[str, Any]) -> bool:
-    return bool(frames) and all(re.fullmatch(r"\d+", key) for key in frames)
-
-
-def _record(entry: Any, where: str) -> FaceRecord:
-    points = entry if isinstance(entry, list) else entry.get("landmarks", entry.get("landmarks_2d"))
-    if points is None:
-        raise InputError(f"{where} has no 'landmarks'")
-    return _face(np.asarray(points, np.float64), where)
-
-
-def _face(points: NDArray[np.float64], where: str) -> FaceRecord:
-    if points.ndim != 2 or points.shape[1] != 2 or len(points) not in POINT_COUNTS:
-        raise InputError(f"{where} must have 68 points (x, y), has shape {points.shape}")
-    if not np.isfinite(points).all() or np.abs(points).max() > 1e6:
-        raise InputError(f"{where} has coordinates that are no pixels")
-    left, top = np.floor(points.min(axis=0)).astype(int)
-    right, bottom = np.ceil(points.max(axis=0)).astype(int)
-    return FaceRecord(
-        x=int(left),
-        y=int(top),
-        w=int(right - left),
-        h=int(bottom - top),
-        landmarks=points.astype(np.float32),
-        masks={},
-        identity={},
-        thumb=None,
-        extra={},
-    )
+    frames = read_plain_landmarks(path)
+    # More digits than these number no frame, and Python refuses to read them.
+    return FaceIndex(path, frames, bool(frames) and all(re.fullmatch(r"[0-9]{1,18}", key) for key in frames))

@@ -32,7 +32,7 @@ class Report:
     notes: Counter[str] = field(default_factory=Counter)
     """What the user should know, with how often it happened."""
     damage: list[str] = field(default_factory=list)
-    """Parts of the source that could not be read at all."""
+    """Parts of the source, and face files, that could not be read at all."""
     first_frame: int | None = None
     """Index of the first written frame."""
     first_timing: Timing | None = None
@@ -107,5 +107,5 @@ class Report:
         if len(self.failed) > 50:
             lines.append(f"... and {len(self.failed) - 50} more failed frames, named in the report")
         if self.damage:
-            lines.append(f"the source is damaged in {len(self.damage)} places: {self.damage[0]}")
+            lines.append(f"the input is damaged in {len(self.damage)} places: {self.damage[0]}")
         return lines

@@ -25,7 +25,7 @@ from fsdeploy.convert.plugin import (
 )
 from fsdeploy.convert.swap import Look
 from fsdeploy.errors import ConfigError, InputError
-from fsdeploy.images import IMAGE_EXTENSIONS, VIDEO_EXTENSIONS
+from fsdeploy.images import IMAGE_EXTENSIONS, UNREAD_IMAGES, VIDEO_EXTENSIONS
 
 DEFAULT_MASK, DEFAULT_EDGE, DEFAULT_COLOR = "extended", "feather", "mkl"
 FALLBACK_MASKS = ("predicted", "stored", "extended", "components")
@@ -112,8 +112,10 @@ def writer_for(output: Path) -> str:
     suffix = output.suffix.lower()
     if suffix == ".gif":
         return "gif"
-    if suffix in IMAGE_EXTENSIONS and not output.is_dir():
-        raise InputError(f"{output} names one image: give a folder, and --set writer.opencv.format={suffix[1:]}")
+    if suffix in IMAGE_EXTENSIONS | UNREAD_IMAGES and not output.is_dir():
+        form = {".jpeg": "jpg", ".tiff": "tif"}.get(suffix, suffix[1:])
+        hint = f", and --set writer.opencv.format={form}" if suffix in IMAGE_EXTENSIONS else ""
+        raise InputError(f"{output} names one image: give a folder{hint}")
     return "video" if suffix in CONTAINERS or suffix in VIDEO_EXTENSIONS else "opencv"
 
 

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from fsdeploy.convert.frame import ColorTags, Frame, Pixels, SourceInfo, Timing
 from fsdeploy.convert.integrity import missing_bytes
 from fsdeploy.errors import InputError
-from fsdeploy.images import IMAGE_EXTENSIONS, VIDEO_EXTENSIONS, to_bgr8
+from fsdeploy.images import IMAGE_EXTENSIONS, UNREAD_IMAGES, VIDEO_EXTENSIONS, to_bgr8
 
 logger = logging.getLogger(__name__)
 
@@ -71,12 +71,18 @@ class ImageFolder:
     """A folder of images, sorted by name. 16 bit, grey, float and alpha are understood."""
 
     def __init__(self, path: Path) -> None:
+        # Names that begin with a dot are other programs' notes about files, under the files' own endings.
+        entries = [entry for entry in path.iterdir() if not entry.name.startswith(".") and entry.is_file()]
         self.files = sorted(
-            (entry for entry in path.iterdir() if entry.suffix.lower() in IMAGE_EXTENSIONS and entry.is_file()),
-            key=lambda entry: entry.name,
+            (entry for entry in entries if entry.suffix.lower() in IMAGE_EXTENSIONS), key=lambda entry: entry.name
         )
+        others = [entry.name for entry in entries if entry.suffix.lower() in UNREAD_IMAGES]
+        if others and self.files:
+            logger.warning("%s: %d images are left out, for %s is not read", path, len(others), Path(others[0]).suffix)
         if not self.files:
-            raise InputError(f"{path} holds no images ({' '.join(sorted(IMAGE_EXTENSIONS))})")
+            known = " ".join(sorted(IMAGE_EXTENSIONS))
+            hint = f"; {others[0]} is of a kind that is not read: save the frames as 16-bit .png" if others else ""
+            raise InputError(f"{path} holds no images ({known}){hint}")
         first = next((frame for frame in self.frames() if frame.image is not None), None)
         if first is None or first.image is None:
             raise InputError(f"{path} holds no readable image: all {len(self.files)} are damaged")

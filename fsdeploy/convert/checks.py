@@ -1,0 +1,188 @@
+"""What can be wrong with a conversion before its first frame: found at the start, not after hours."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from fsdeploy.convert import plugin
+from fsdeploy.convert.frame import Frame
+from fsdeploy.convert.images import ImageFolderWriter
+from fsdeploy.convert.landmarks import FaceIndex
+from fsdeploy.convert.plugin import MASK, MaskSource, Writer
+from fsdeploy.convert.settings import Choice
+from fsdeploy.convert.shard import frame_count
+from fsdeploy.convert.sources import FrameSource, ImageFolder, VideoFile, frame_number
+from fsdeploy.errors import InputError
+
+Ranges = Sequence[tuple[int, int]]
+"""Inclusive ranges of frame numbers; empty: all."""
+
+
+def check_output(output: Path, source: Path, writer: str, force: bool) -> None:
+    """Refuse an output that is the input, and a file that is there already unless `force`.
+
+    Raises:
+        InputError: names the output.
+    """
+    if output.exists() and source.exists() and output.resolve() == source.resolve():
+        raise InputError(f"{output} is the input itself: choose another output")
+    if writer in ("video", "gif") and output.exists() and not force:
+        raise InputError(f"{output} exists already: choose another name or pass --force to replace it")
+
+
+def check_faces(faces: FaceIndex, source: FrameSource) -> None:
+    """Refuse landmarks of another input: nothing would be swapped and nobody would know why.
+
+    Raises:
+        InputError: no face belongs to a frame, by name, by number or by the frame's size.
+    """
+    keys = source.keys()
+    if keys is not None:
+        faces.numbers_to_names(keys)
+    _check_sizes(faces, source)
+    if keys is None and isinstance(source, VideoFile):
+        if faces.by_index:
+            _check_indices(faces, source)
+            return
+        # Any number will do: a video's keys differ by nothing else.
+        stems = {re.sub(r"_\d+$", "", Path(key).stem) for key in faces.frames}
+        if source.path.stem not in stems:
+            faces.check_names([source.key(0)], source.path)
+        return
+    if faces.by_index:
+        faces.check_indices(len(keys or []), source.info.path)
+    faces.check_names(keys or [], source.info.path)
+
+
+def _check_indices(faces: FaceIndex, source: VideoFile) -> None:
+    """Headers only hint at a video's length: what they rule out is counted."""
+    if source.info.count is None or min(map(int, faces.frames), default=0) >= source.info.count:
+        faces.check_indices(frame_count(source), source.path)
+
+
+def _check_sizes(faces: FaceIndex, source: FrameSource) -> None:
+    """Refuse faces that were found in frames of a size that no frame of the source has."""
+    size = (source.info.height, source.info.width)
+    if not faces.sizes or size in faces.sizes.values():
+        return
+    if isinstance(source, ImageFolder):
+        # The images of a folder may differ: one that has the size of its own faces will do, the others fail one by one.
+        for index, path in enumerate(source.files):
+            key = faces.find(Frame(index, path.name, None, None))
+            if key in faces.sizes and faces.sizes[key] == _stored_size(path):
+                return
+    height, width = next(iter(faces.sizes.values()))
+    raise InputError(
+        f"{faces.source} was made from frames of {width}x{height}, {source.info.path} has {size[1]}x{size[0]}: "
+        "use the frames that the faces were extracted from"
+    )
+
+
+def _stored_size(path: Path) -> tuple[int, int] | None:
+    """(height, width) of an image by its header, or None."""
+    from PIL import Image
+
+    try:
+        with Image.open(path) as image:
+            return image.height, image.width
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return None
+
+
+def check_mask(choice: Choice, faces: FaceIndex) -> None:
+    """Refuse the name of a mask that no plugin draws and no face holds: every face would get another one.
+
+    Raises:
+        InputError: with the names there are.
+    """
+    drawn = plugin.names(MASK, MaskSource)
+    wanted = choice.options(MASK, "stored").get("name", "") if choice.mask == "stored" else choice.mask
+    if not wanted or wanted in drawn:
+        return
+    stored = {name for entry in faces.frames.values() for face in entry for name in face.masks}
+    if wanted not in stored:
+        known = sorted({*drawn, *stored})
+        near = difflib.get_close_matches(wanted, known, n=1)
+        hint = f"did you mean '{near[0]}'?" if near else f"choose from {', '.join(known)}"
+        raise InputError(f"no face of {faces.source} holds a mask '{wanted}', and no plugin draws it: {hint}")
+
+
+def check_ranges(ranges: Ranges, source: FrameSource) -> None:
+    """Refuse ranges of frame numbers where a frame has none.
+
+    Raises:
+        InputError: names the frame.
+    """
+    unnumbered = [key for key in source.keys() or [] if frame_number(key) is None] if ranges else []
+    if unnumbered:
+        raise InputError(
+            f"{source.info.path / unnumbered[0]} has no number before its extension, which --range counts by: "
+            "rename it, move it away, or leave out --range"
+        )
+
+
+def check_images(writer: Writer, output: Path, source: FrameSource) -> None:
+    """Refuse frames that would be written to one file.
+
+    Raises:
+        InputError: names two of them.
+    """
+    if not isinstance(writer, ImageFolderWriter):
+        return
+    first: dict[str, str] = {}
+    for key in source.keys() or []:
+        name = writer.file_name(key)
+        if first.setdefault(name, key) != key:
+            raise InputError(
+                f"{source.info.path}: {first[name]} and {key} would both be written as {output / name}: rename one"
+            )
+
+
+def check_nothing_is_replaced(
+    writer: Writer, output: Path, source: FrameSource, part: tuple[int, int | None], ranges: Ranges
+) -> None:
+    """Refuse a folder that holds images of the names that would be written.
+
+    Args:
+        part: first frame index and the one after the last: parts may share a folder.
+        ranges: of frame numbers that are written; empty: all.
+
+    Raises:
+        InputError: names the first such image.
+    """
+    if not isinstance(writer, ImageFolderWriter) or not output.is_dir():
+        return
+    if writer.takes == "patches":
+        there = [path for path in [output / "matrices.json"] if path.exists()]
+    else:
+        there = [output / name for name in _names_there(writer, output, source, part, ranges)]
+    if there:
+        raise InputError(
+            f"{there[0]} exists already: choose another folder, --resume to keep it, or --force to replace it"
+        )
+
+
+def _names_there(
+    writer: ImageFolderWriter, output: Path, source: FrameSource, part: tuple[int, int | None], ranges: Ranges
+) -> Iterator[str]:
+    """Files of the output folder that frames would be written to."""
+    first, last = part
+    there = sorted(entry.name for entry in output.iterdir())
+    keys = source.keys()
+    if keys is not None:
+        chosen = {writer.file_name(key) for key in keys[first:last] if not ranges or _within(frame_number(key), ranges)}
+        yield from (name for name in there if name in chosen)
+    elif isinstance(source, VideoFile):
+        for name in there:
+            number = frame_number(name)
+            if number is None or number <= first or (last is not None and number > last):
+                continue
+            if name == writer.file_name(source.key(number - 1)) and (not ranges or _within(number, ranges)):
+                yield name
+
+
+def _within(number: int | None, ranges: Ranges) -> bool:
+    return number is not None and any(first <= number <= last for first, last in ranges)
