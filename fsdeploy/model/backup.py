@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import shutil
 import time
 from collections.abc import Callable
@@ -59,9 +60,10 @@ class Backup:
         )
 
     def write_snapshot(self, iterations: int, commit: Callable[[FileSet], object]) -> Path:
-        """Write a snapshot folder: `commit` writes the set into it, the logs so far are copied.
+        """Write a snapshot folder: `commit` writes the set into it, the logs so far come along.
 
-        The folder appears under its name only when it is complete.
+        The folder appears under its name only when it is complete. Logs take no room twice: finished log files are
+        linked where the file system can, the one written last is copied.
 
         Raises:
             InputError: the disk is full or the folder cannot be written.
@@ -72,7 +74,7 @@ class Backup:
         try:
             commit(FileSet(beside, self._name))
             if (self._folder / self._logs).is_dir():
-                shutil.copytree(self._folder / self._logs, beside / self._logs)
+                _share_logs(self._folder / self._logs, beside / self._logs)
             if target.exists():
                 shutil.rmtree(target)
             beside.rename(target)
@@ -144,6 +146,22 @@ class Backup:
             if session.name not in known:
                 (archive / self._logs).mkdir(exist_ok=True)
                 session.rename(archive / self._logs / session.name)
+
+
+def _share_logs(source: Path, target: Path) -> None:
+    """Give a snapshot the log files so far, without a second copy of those that will never change again."""
+    found = [(path, path.stat().st_mtime_ns) for path in source.rglob("*") if path.is_file()]
+    growing = max(found, key=lambda entry: (entry[1], entry[0].name), default=(None, 0))[0]
+    for path, _ in found:
+        place = target / path.relative_to(source)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        if path != growing:
+            try:
+                os.link(path, place)
+                continue
+            except OSError:  # a file system without links
+                pass
+        shutil.copy2(path, place)
 
 
 def _restore_point(kind: str, source: FileSet) -> RestorePoint:

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -27,12 +28,17 @@ Logs = Mapping[str, float | Mapping[str, float]]
 _LARGEST_RECORD: Final = 1 << 30
 _LENGTH: Final = struct.Struct("<Q")
 _CRC_BYTES: Final = 4
+_FILE_BYTES: Final = 8 << 20
+"""A log goes on in a new file from here on: finished files never change, so snapshots of a model can share them."""
+_PICTURE_SPACING: Final = 1.1
+"""Growth of a session from one logged picture to the next: a million iterations hold about 130 at most."""
+_JPEG_QUALITY: Final = 90
 
 
 class TorchTensorBoard:
     """Writes losses and figures of a training session for TensorBoard.
 
-    The log lies in `<log_dir>/train`, one file per session, and is opened by the first thing written. A log that
+    The log lies in `<log_dir>/train`, in files of some 8 MB, and is opened by the first thing written. A log that
     cannot be written (a full disk) is given up with a warning; training goes on.
 
     Args:
@@ -57,6 +63,8 @@ class TorchTensorBoard:
         self._writer: EventFileWriter | None = None
         self._failed = False
         self._batches = 0
+        self._bytes = 0
+        self._pictures: dict[str, tuple[int, int]] = {}
 
     def set_model(self, model: nn.Module) -> None:
         """Log the model's layers as text, tag `model/text_summary`, step 0."""
@@ -107,13 +115,23 @@ class TorchTensorBoard:
         self._write([Summary.Value(tag=tag, simple_value=value) for tag, value in figures.items()], step)
 
     def add_image(self, step: int, tag: str, image: NDArray[np.uint8]) -> None:
-        """Log a picture (H, W, 3) uint8 BGR, such as a preview sheet."""
+        """Log a picture (H, W, 3) uint8 BGR, such as a preview sheet, as JPEG.
+
+        A picture that comes before the session has grown by a tenth since the last one of its tag is left out: a sheet
+        per save would fill disks, and TensorBoard shows a few of them anyway.
+
+        Args:
+            step: The model's total iterations.
+        """
         from tensorboard.compat.proto.summary_pb2 import Summary
 
+        before, last = self._pictures.get(tag, (step - 1, step - 1))
+        if step - before < max(_PICTURE_SPACING * (last - before), last - before + 1):
+            return
+        self._pictures[tag] = (before, step)
         height, width = image.shape[:2]
-        picture = Summary.Image(
-            height=height, width=width, colorspace=3, encoded_image_string=encode_image(image, ".png")
-        )
+        data = encode_image(image, ".jpg", [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])
+        picture = Summary.Image(height=height, width=width, colorspace=3, encoded_image_string=data)
         self._write([Summary.Value(tag=tag, image=picture)], step)
 
     def on_save(self) -> None:
@@ -124,6 +142,7 @@ class TorchTensorBoard:
         """Bring what was logged to disk and close the file; `logs` is unused. Logging again opens a new one."""
         self._guarded(lambda writer: (writer.flush(), writer.close()))
         self._writer = None
+        self._bytes = 0
 
     def _write(self, values: list[Any], step: int) -> None:
         from tensorboard.compat.proto.event_pb2 import Event
@@ -133,6 +152,9 @@ class TorchTensorBoard:
             self._open()
         event = Event(wall_time=time.time(), step=step, summary=Summary(value=values))
         self._guarded(lambda writer: writer.add_event(event))
+        self._bytes += event.ByteSize()
+        if self._bytes >= _FILE_BYTES:
+            self.on_train_end()
 
     def _open(self) -> None:
         from tensorboard.summary.writer.event_file_writer import EventFileWriter

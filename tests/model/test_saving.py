@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import safetensors.torch
 import torch
-from tiny_model import CountingOptimizer, TinyModel, TinyOptions
+from tiny_model import ALWAYS, CountingOptimizer, TinyModel, TinyOptions, train, value_of
 
 from fsdeploy.config.training import (
     FaceOptions,
@@ -22,49 +22,9 @@ from fsdeploy.config.training import (
     TrainingOptions,
 )  # fmt: skip
 from fsdeploy.errors import CorruptModelError, InputError, UnknownModelError
-from fsdeploy.model.backup import Backup
 from fsdeploy.model.folder import load_model, write_model_folder
 from fsdeploy.model.network import SwapNetwork
 from fsdeploy.model.saved_set import read_state
-
-ALWAYS = TrainingOptions(optimizer=OptimizerOptions(save_optimizer="always"))
-
-
-def train(
-    model: TinyModel, loss: float = 0.5, optimizer: CountingOptimizer | None = None, exit: bool = True, losses: int = 50
-) -> None:
-    """One iteration that fills every weight with the iteration's number, then a save, with that many losses before."""
-    model.state.increment_iterations()
-    with torch.no_grad():
-        for tensor in model.model.parameters():
-            tensor.fill_(float(model.iterations))
-    for _ in range(losses):
-        model.add_history([loss / 2, loss / 2])
-    model.io.save(optimizer, is_exit=exit)
-    model.io.wait()
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    return tmp_path / "my_model"
-
-
-@pytest.fixture
-def trained(folder: Path) -> Path:
-    """A folder after saves at iteration 1 (loss 0.5, so far the lowest) and 2 (loss 0.9)."""
-    model = TinyModel(folder, training=ALWAYS)
-    model.build()
-    train(model, 0.5, CountingOptimizer(1))
-    train(model, 0.9, CountingOptimizer(2))
-    model.close()
-    return folder
-
-
-def value_of(folder: Path) -> tuple[float, int]:
-    """(the one value of all weights, iterations) of a loaded folder."""
-    model = load_model(folder)
-    (value,) = {float(v) for tensor in model.model.parameters() for v in tensor.unique()}
-    return value, model.iterations
 
 
 def test_a_saved_model_loads_with_its_weights_options_and_iterations(folder: Path) -> None:
@@ -127,47 +87,6 @@ def test_constants_that_are_not_saved_are_there_after_loading(folder: Path) -> N
     loaded.build()
     assert loaded.model.scale.tolist() == [2.0, 3.0]
     assert float(next(loaded.model.parameters()).max()) == 1.0
-
-
-def test_the_lowest_average_loss_is_kept_as_backup(trained: Path) -> None:
-    backup = safetensors.torch.load_file(trained / "tiny.safetensors.bk")
-    assert {float(tensor.max()) for tensor in backup.values()} == {1.0}
-    state = json.loads((trained / "tiny_state.json").read_text())
-    assert (state["iterations"], state["lowest_avg_loss"]) == (2, 0.5)
-    assert json.loads((trained / "tiny_state.json.bk").read_text())["lowest_avg_loss"] == 0.5
-
-
-def backup_state(folder: Path) -> tuple[int, float]:
-    """(iterations, lowest average) of the backup."""
-    state = json.loads((folder / "tiny_state.json.bk").read_text())
-    return state["iterations"], state["lowest_avg_loss"]
-
-
-def test_a_single_easy_batch_is_no_record(folder: Path) -> None:
-    model = TinyModel(folder)
-    model.build()
-    train(model, 0.01, losses=1)
-    assert backup_state(folder) == (1, 0.0), "the first save of a model is kept, whatever its loss"
-    for loss, losses, expected in (
-        (0.30, 99, (2, (0.01 + 99 * 0.30) / 100)),  # the first batch counts in a longer average
-        (0.02, 1, (2, 0.2971)),  # an exit right after a save, say
-        (0.25, 59, (4, (0.02 + 59 * 0.25) / 60)),
-        (0.26, 60, (4, (0.02 + 59 * 0.25) / 60)),
-    ):
-        train(model, loss, losses=losses)
-        iterations, lowest = backup_state(folder)
-        assert (iterations, lowest) == (expected[0], pytest.approx(expected[1]))
-    model.close()
-
-
-def test_saves_that_are_close_together_share_an_average(folder: Path) -> None:
-    model = TinyModel(folder)
-    model.build()
-    for iterations, loss in ((2, 0.5), (4, 0.4), (6, 0.3), (8, 0.2)):
-        for _ in range(2):
-            train(model, loss, losses=25)
-        assert backup_state(folder) == (iterations, pytest.approx(loss))
-    model.close()
 
 
 def truncate(path: Path) -> None:
@@ -365,49 +284,6 @@ def test_training_on_goes_on_while_a_save_is_written_and_does_not_change_it(fold
             tensor.fill_(99.0)
     model.close()
     assert value_of(folder) == (1.0, 1)
-
-
-def test_a_snapshot_holds_the_weights_of_its_name_and_the_logs(trained: Path) -> None:
-    (trained / "tiny_logs" / "session_1").mkdir(parents=True)
-    (trained / "tiny_logs" / "session_1" / "events").write_text("log")
-    model = TinyModel(trained)
-    model.build()
-    model.state.increment_iterations()
-    with torch.no_grad():
-        for tensor in model.model.parameters():
-            tensor.fill_(3.0)
-    model.io.snapshot(CountingOptimizer(3))
-    model.close()
-    assert value_of(trained / "tiny_snapshot_3") == (3.0, 3)
-    assert (trained / "tiny_snapshot_3" / "tiny_logs" / "session_1" / "events").read_text() == "log"
-    assert value_of(trained) == (2.0, 2)
-
-
-def test_restore_brings_the_backup_back_and_archives_the_present_set_and_newer_logs(trained: Path) -> None:
-    model = TinyModel(trained)
-    model.build()
-    train(model, loss=2.0)
-    for session in (1, 2):
-        (trained / "tiny_logs" / f"session_{session}").mkdir(parents=True)
-    archive = Backup(trained, "tiny").restore()
-    assert value_of(trained) == (1.0, 1)
-    assert value_of(archive) == (3.0, 3)
-    assert [path.name for path in (archive / "tiny_logs").iterdir()] == ["session_2"]
-    assert [path.name for path in (trained / "tiny_logs").iterdir()] == ["session_1"]
-
-
-def test_restore_brings_a_snapshot_back(trained: Path) -> None:
-    model = TinyModel(trained)
-    model.build()
-    model.io.snapshot()
-    train(model)
-    assert [(point.kind, point.iterations) for point in Backup(trained, "tiny").restore_points()] == [
-        ("backup", 1), ("snapshot", 2),
-    ]  # fmt: skip
-    Backup(trained, "tiny").restore(2)
-    assert value_of(trained) == (2.0, 2)
-    with pytest.raises(InputError, match="no snapshot of iteration 5"):
-        Backup(trained, "tiny").restore(5)
 
 
 def test_a_second_training_on_a_folder_is_refused_with_the_pid_of_the_first(trained: Path) -> None:

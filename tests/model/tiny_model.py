@@ -1,16 +1,19 @@
-"""A swap model of a few hundred weights, for tests of everything around a network."""
+"""A swap model of a few hundred weights, for tests of everything around a network, and how they train it."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from fsdeploy.config.option import option
+from fsdeploy.config.training import OptimizerOptions, TrainingOptions
 from fsdeploy.model.base import ModelBase
+from fsdeploy.model.folder import load_model
 from fsdeploy.model.network import SharedEncoderNetwork, SwapNetwork
 from fsdeploy.model.registry import register
 from fsdeploy.nn import Conv2DBlock, Conv2DOutput, UpscaleBlock
@@ -56,3 +59,27 @@ class CountingOptimizer:
 
     def state_tensors(self) -> tuple[Mapping[str, Tensor], Mapping[str, Any]]:
         return {"encoder.conv.weight/exp_avg": torch.full((16,), self.value)}, {"value": self.value}
+
+
+ALWAYS = TrainingOptions(optimizer=OptimizerOptions(save_optimizer="always"))
+
+
+def train(
+    model: TinyModel, loss: float = 0.5, optimizer: CountingOptimizer | None = None, exit: bool = True, losses: int = 50
+) -> None:
+    """One iteration that fills every weight with the iteration's number, then a save, with that many losses before."""
+    model.state.increment_iterations()
+    with torch.no_grad():
+        for tensor in model.model.parameters():
+            tensor.fill_(float(model.iterations))
+    for _ in range(losses):
+        model.add_history([loss / 2, loss / 2])
+    model.io.save(optimizer, is_exit=exit)
+    model.io.wait()
+
+
+def value_of(folder: Path) -> tuple[float, int]:
+    """(the one value of all weights, iterations) of a loaded folder."""
+    model = load_model(folder)
+    (value,) = {float(v) for tensor in model.model.parameters() for v in tensor.unique()}
+    return value, model.iterations

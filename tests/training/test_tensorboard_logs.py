@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import struct
 
 import cv2
@@ -45,7 +46,7 @@ def test_tensorboards_reader_reads_our_scalars(tmp_path):
 
 def test_tensorboards_reader_reads_our_pictures_and_the_model(tmp_path):
     board = TorchTensorBoard(tmp_path)
-    image = np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8)
+    image = np.dstack([*np.meshgrid(np.arange(30) * 8, np.arange(20) * 9), np.full((20, 30), 40)]).astype(np.uint8)
     board.set_model(torch.nn.Sequential(torch.nn.Linear(3, 4)))
     board.add_image(7, "preview", image)
     board.on_train_end()
@@ -53,9 +54,53 @@ def test_tensorboards_reader_reads_our_pictures_and_the_model(tmp_path):
     (picture,) = events.Images("preview")
     assert (picture.step, picture.width, picture.height) == (7, 30, 20)
     decoded = cv2.imdecode(np.frombuffer(picture.encoded_image_string, np.uint8), cv2.IMREAD_COLOR)
-    assert np.array_equal(decoded, image)
+    assert picture.encoded_image_string.startswith(b"\xff\xd8"), "a JPEG"
+    assert np.abs(decoded.astype(int) - image).mean() < 4
     (text,) = events.Tensors("model/text_summary")
     assert b"Linear(in_features=3, out_features=4" in text.tensor_proto.string_val[0]
+
+
+def test_a_log_holds_few_of_the_pictures_of_a_long_session_and_late_ones_too(tmp_path):
+    board = TorchTensorBoard(tmp_path)
+    image = np.zeros((8, 8, 3), np.uint8)
+    start, every, end = 200_000, 100, 1_200_000
+    for step in (start + 1, *range(start + every, end + 1, every)):  # as saves come in a run that was resumed
+        board.add_image(step, "preview", image)
+        board.add_image(step, "preview", image)  # somebody asks for another sheet
+    board.add_image(end, "other", image)
+    board.on_train_end()
+    events = accumulated(tmp_path / "train")
+    steps = [item.step - start for item in events.Images("preview")]
+    assert steps[:5] == [1, 100, 200, 300, 400]
+    assert all(1.1 * a <= b <= 1.1 * a + every for a, b in itertools.pairwise(steps) if a > 1000)
+    assert len(steps) == len(set(steps)) <= 130
+    assert steps[-1] >= (end - start) / 1.1 - every
+    assert [item.step for item in events.Images("other")] == [end]
+
+
+def test_a_long_log_goes_on_in_new_files_and_finished_ones_do_not_change(tmp_path, monkeypatch):
+    monkeypatch.setattr("fsdeploy.training.tensorboard._FILE_BYTES", 2000)
+    board = TorchTensorBoard(tmp_path)
+    seen = {}
+    for step in range(200):
+        board.on_train_batch_end(step, {"total": step / 2})
+        if step % 20 == 19:
+            board.on_save()
+            logs = sorted((tmp_path / "train").iterdir(), key=lambda path: int(path.name.rpartition(".")[2]))
+            for path, content in seen.items():
+                assert path.read_bytes() == content
+            seen = {path: path.read_bytes() for path in logs[:-1]}
+    board.on_train_end()
+    assert len(seen) >= 3
+    values = [
+        (event.step, value.simple_value)
+        for path in logs
+        for event in map(Event.FromString, RecordIterator(path))
+        for value in event.summary.value
+    ]
+    assert values == [(step, step / 2) for step in range(200)]
+    theirs = accumulated(tmp_path / "train").Scalars("batch_total")
+    assert sorted((item.step, item.value) for item in theirs) == values
 
 
 def test_update_freq_thins_the_log(tmp_path):
