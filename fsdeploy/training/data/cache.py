@@ -8,6 +8,7 @@ serves any mixture of faces. A checksum per row tells a row that was cut off by 
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import logging
 import os
@@ -41,7 +42,7 @@ class CropCache:
         path: file to keep rows in; in memory if None.
 
     Raises:
-        InputError: the file cannot be made.
+        InputError: the file cannot be made: there is no room for all its rows, say.
     """
 
     def __init__(self, digests: list[bytes], row_bytes: int, budget: int, path: Path | None = None) -> None:
@@ -127,19 +128,14 @@ class CropCache:
         offset = -(-(len(header) + slots * _SLOT.itemsize) // _ALIGN) * _ALIGN
         total = offset + slots * self.row_bytes
         try:
-            with contextlib.suppress(FileNotFoundError), path.open("rb") as stream:
-                if stream.read(len(header)) != header or os.fstat(stream.fileno()).st_size != total:
-                    stream.close()
-                    path.unlink()
-            if not path.exists():
-                with path.open("wb") as stream:
-                    stream.write(header)
-                    stream.truncate(total)
+            if not _is_made_for(path, header, total):
+                _make(path, header, total)
             self._table = np.memmap(path, _SLOT, "r+", len(header), (slots,))
             self._rows = np.memmap(path, np.uint8, "r+", offset, (slots, self.row_bytes))
         except OSError as error:
             raise InputError(
-                f"cannot keep crops in {path}: {error.strerror or error}: free {total >> 20} MB or lower 'cache_budget'"
+                f"cannot keep crops in {path}: {error.strerror or error}: free {(total >> 20) + 1} MB, lower "
+                "'cache_budget', or choose another 'cache_folder'"
             ) from error
         self._assign(slots)
 
@@ -158,6 +154,56 @@ class CropCache:
                 waiting.append(index)
         for index, slot in zip(waiting, sorted(free), strict=False):
             self._slot[index] = slot
+
+
+def _is_made_for(path: Path, header: bytes, total: int) -> bool:
+    """Whether there is a cache file of this layout that has all its room on the disk."""
+    try:
+        with path.open("r+b") as stream:
+            found = os.fstat(stream.fileno())
+            if stream.read(len(header)) != header or found.st_size != total:
+                return False
+            if hasattr(os, "posix_fallocate") and found.st_blocks * 512 < total:
+                _reserve(stream, total)  # a program that copied the file may have left holes where it held zeros
+            return True
+    except FileNotFoundError:
+        return False
+
+
+def _make(path: Path, header: bytes, total: int) -> None:
+    """Make an empty cache file with room for all its rows.
+
+    Raises:
+        OSError: there is no room, or the folder cannot be written; no file is left.
+    """
+    try:
+        with path.open("wb") as stream:
+            _reserve(stream, total)
+            stream.seek(0)
+            stream.write(header)
+    except OSError:
+        with contextlib.suppress(OSError):
+            path.unlink()
+        raise
+
+
+def _reserve(stream: IO[bytes], total: int) -> None:
+    """Take room on the disk. A file that merely claims its size kills the process, by SIGBUS, when a row is written
+    through the memory map and the disk is full."""
+    if hasattr(os, "posix_fallocate"):
+        try:
+            os.posix_fallocate(stream.fileno(), 0, total)
+            return
+        except OSError as error:
+            if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS):
+                raise
+            if os.fstat(stream.fileno()).st_size == total:
+                return
+    zeros = bytes(1 << 20)
+    for start in range(0, total, len(zeros)):
+        stream.write(zeros[: total - start])
+    stream.flush()
+    os.fsync(stream.fileno())  # some file systems notice only now that they are full
 
 
 def _lock_file(stream: IO[bytes]) -> None:

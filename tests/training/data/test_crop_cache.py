@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -97,6 +100,94 @@ def test_a_cache_folder_that_cannot_be_made_is_named(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match="cache_folder"):
         CropCache(digests(1), 64, 1 << 20, tmp_path / "file" / "crops")
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of 1 MiB."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)]
+    if os.name == "nt" or os.geteuid() or subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("mounting a small file system needs root")
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+FILLING = """
+import sys
+from pathlib import Path
+import numpy as np
+from fsdeploy.errors import InputError
+from fsdeploy.training.data.cache import CropCache, crop_digest
+
+path, count, edge = Path(sys.argv[1]), int(sys.argv[2]), 64 * 64 * 6
+try:
+    cache = CropCache([crop_digest(i) for i in range(count)], edge, 1 << 30, path)
+except InputError as error:
+    sys.exit(str(error))
+for i in range(count):
+    cache.put(i, np.full(edge, i, np.uint8))
+cache.close()
+"""
+
+
+def fill(path, count):
+    """A process of its own, since a full disk may kill it."""
+    return subprocess.run(
+        [sys.executable, "-c", FILLING, path, str(count)], capture_output=True, text=True, check=False
+    )
+
+
+def test_a_disk_without_room_for_the_crops_is_said_at_the_start_and_kills_nothing(small_disk):
+    done = fill(small_disk / "a.crops", 200)  # 4.9 MB
+    assert done.returncode == 1, "neither done nor killed"
+    assert "a.crops: No space left on device: free 5 MB" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert [path.name for path in small_disk.iterdir()] == ["a.lock"], "what was taken is given back"
+    assert fill(small_disk / "a.crops", 30).returncode == 0
+
+
+def test_a_disk_that_fills_up_later_does_not_touch_the_crops(small_disk):
+    assert fill(small_disk / "a.crops", 30).returncode == 0
+    with pytest.raises(OSError), (small_disk / "other").open("wb") as stream:
+        stream.write(bytes(2 << 20))
+    assert fill(small_disk / "a.crops", 30).returncode == 0
+
+
+def test_a_cache_file_with_holes_is_made_whole_or_refused(small_disk):
+    """As a backup program or an older version leaves it: the right size, but not the blocks."""
+    assert fill(small_disk / "a.crops", 30).returncode == 0
+    content = (small_disk / "a.crops").read_bytes()
+    with (small_disk / "a.crops").open("wb") as stream:
+        stream.write(content[:32])
+        stream.truncate(len(content))
+    with pytest.raises(OSError), (small_disk / "other").open("wb") as stream:
+        stream.write(bytes(2 << 20))
+    done = fill(small_disk / "a.crops", 30)
+    assert done.returncode == 1
+    assert "No space left" in done.stderr
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows counts no blocks")
+@pytest.mark.parametrize("way", ["as here", "no call", "no support"])
+def test_all_room_is_taken_when_the_file_is_made(tmp_path, monkeypatch, way):
+    def unsupported(*arguments):
+        raise OSError(errno.EOPNOTSUPP, "Operation not supported")
+
+    if way == "no call":
+        monkeypatch.delattr(os, "posix_fallocate", raising=False)
+    elif way == "no support":
+        monkeypatch.setattr(os, "posix_fallocate", unsupported, raising=False)
+    cache = CropCache(digests(300), 10_000, 1 << 30, tmp_path / "crops")
+    found = (tmp_path / "crops").stat()
+    assert found.st_size >= 300 * 10_000
+    assert found.st_blocks * 512 >= found.st_size
+    cache.put(299, rows(1, 10_000)[0])
+    cache.close()
+    again = CropCache(digests(300), 10_000, 1 << 30, tmp_path / "crops")
+    np.testing.assert_array_equal(again.get(299), rows(1, 10_000)[0])
+    again.close()
 
 
 OTHER_OPTIONS = [
