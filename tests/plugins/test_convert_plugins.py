@@ -95,6 +95,15 @@ def test_an_empty_mask_is_no_error(name: str) -> None:
     assert np.isfinite(out).all()
 
 
+@pytest.mark.parametrize("name", COLORS)
+@pytest.mark.parametrize("edges", [(1, 1), (1, 20), (64, 1), (2, 2), (3, 3), (4, 4), (5, 5), (64, 3), (5, 64)])
+def test_a_mask_of_a_few_pixels_is_no_error(name: str, edges: tuple[int, int]) -> None:
+    mask, (height, width) = np.zeros((64, 64), np.float32), edges
+    mask[:height, 64 - width :] = 1.0
+    out = plugin.build("color", name, ColorPlugin)(face(1), face(2), mask)
+    assert out.shape == (64, 64, 3) and np.isfinite(out).all()
+
+
 def test_mkl_moves_the_covariance_where_the_gain_allows_it() -> None:
     target, swapped, mask = face(4, 96), face(5, 96), np.ones((96, 96), np.float32)
     out = plugin.build("color", "mkl", ColorPlugin, {"gain_limit": 4.0})(target, swapped, mask)

@@ -83,16 +83,23 @@ def test_the_matrix_of_a_patch_puts_it_where_it_belongs(tmp_path, origin: str) -
     write(tmp_path / "o", "patch", entry, {"origin": origin})
     facts = json.loads((tmp_path / "o" / "matrices.json").read_text())
     assert sorted(facts) == ["frame_00.000006", "frame_01.000006"]
-    corners = np.array([(0, 0), (16, 0), (16, 16), (0, 16)], np.float64)
-    frame = (corners - MATRIX[:, 2]) @ np.linalg.inv(MATRIX[:, :2]).T
-    flipped = np.stack([40 - frame[:, 0] if "right" in origin else frame[:, 0],
-                        30 - frame[:, 1] if "bottom" in origin else frame[:, 1]], -1)  # fmt: skip
-    found = np.array(facts["frame_00.000006"]["roi"])
-    if origin == "top-left":
-        np.testing.assert_allclose(found, frame, atol=1e-9)
-    # whatever corner is counted from, the patch covers the same square of the frame
-    assert np.ptp(found[:, 0]) == pytest.approx(np.ptp(flipped[:, 0]))
-    assert np.ptp(found[:, 1]) == pytest.approx(np.ptp(flipped[:, 1]))
+    # Points of the patch, clockwise, and where they lie in the frame: both from the top left.
+    points = np.array([(0, 0), (16, 0), (16, 16), (0, 16), (3, 7)], np.float64)
+    frame = (points - MATRIX[:, 2]) @ np.linalg.inv(MATRIX[:, :2]).T
+
+    def counted(from_top_left: np.ndarray, width: int, height: int) -> np.ndarray:
+        """The same points, counted from the chosen corner of a picture."""
+        x, y = from_top_left.T
+        return np.stack([width - x if "right" in origin else x, height - y if "bottom" in origin else y], -1)
+
+    inside, wanted = counted(points, 16, 16), counted(frame, 40, 30)
+    matrix = np.array(facts["frame_00.000006"]["transform_matrix"])
+    np.testing.assert_allclose(inside @ matrix[:2, :2].T + matrix[:2, 2], wanted, atol=1e-9)
+    np.testing.assert_array_equal(matrix[2], [0, 0, 1])
+    # On the screen the corners go clockwise, beginning at the one that is counted from.
+    begin = int(np.flatnonzero((inside == 0).all(axis=1))[0])
+    order = [(begin + n) % 4 for n in range(4)]
+    np.testing.assert_allclose(facts["frame_00.000006"]["roi"], wanted[order], atol=1e-9)
 
 
 @pytest.mark.parametrize(("bits", "form", "kind"), [

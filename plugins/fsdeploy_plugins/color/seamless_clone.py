@@ -5,6 +5,9 @@ import numpy as np
 
 from fsdeploy.convert.plugin import ColorPlugin, Float
 
+_SMALLEST = 5
+"""Edge in pixels of the smallest region that OpenCV clones: a thinner one has no inside to solve for, and it fails."""
+
 
 class SeamlessClone(ColorPlugin):
     """The swapped face takes the target's colours along the mask's edge (Poisson blending: slow, may flicker)."""
@@ -16,6 +19,8 @@ class SeamlessClone(ColorPlugin):
         size = mask.shape[0]
         rows, columns = np.flatnonzero(chosen.any(axis=1)), np.flatnonzero(chosen.any(axis=0))
         top, bottom, left, right = rows[0], rows[-1] + 1, columns[0], columns[-1] + 1
+        if min(bottom - top, right - left) < _SMALLEST:
+            return swapped
         pad = size // 2
         room = cv2.copyMakeBorder(_bytes(target), pad, pad, pad, pad, cv2.BORDER_CONSTANT, value=0)
         source = _bytes(swapped)[top:bottom, left:right]
