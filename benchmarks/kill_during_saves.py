@@ -31,6 +31,7 @@ from torch import Tensor, nn
 from fsdeploy.config.training import OptimizerOptions, TrainingOptions
 from fsdeploy.model.base import ModelBase
 from fsdeploy.model.folder import load_model
+from fsdeploy.model.io import FEWEST_AVERAGED
 from fsdeploy.model.network import SharedEncoderNetwork, SwapNetwork
 from fsdeploy.model.registry import register
 from fsdeploy.nn import SameConv2d
@@ -81,7 +82,9 @@ def save_in_a_loop(folder: Path, saves: int, report: int, best_every: int = 4) -
         with torch.no_grad():
             for tensor in model.model.parameters():
                 tensor.fill_(float(model.iterations))
-        model.add_history([1.0 / model.iterations if model.iterations % best_every == 0 else 2.0])
+        loss = 1.0 / model.iterations if model.iterations % best_every == 0 else 2.0
+        for _ in range(FEWEST_AVERAGED):
+            model.add_history([loss])
         model.io.save(Moments(model.iterations))
         model.io.wait()
         os.write(report, b"%d\n" % model.iterations)

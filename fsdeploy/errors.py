@@ -23,6 +23,10 @@ class CorruptModelError(InputError):
     """A model folder or one of its files is damaged or incomplete (exit code 2)."""
 
 
+class ReplacedError(InputError):
+    """A model that was saved anew while it was being read: what was read is of no one save (exit code 2)."""
+
+
 class NotAFaceError(InputError):
     """An image without usable face metadata (exit code 2)."""
 

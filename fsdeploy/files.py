@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 
 from fsdeploy.errors import InputError
 
@@ -16,10 +17,15 @@ _CHUNK = 1 << 20
 
 def sha256(path: Path) -> str:
     """Hex SHA-256 of a file's bytes."""
-    digest = hashlib.sha256()
     with path.open("rb") as stream:
-        while chunk := stream.read(_CHUNK):
-            digest.update(chunk)
+        return sha256_of(stream)
+
+
+def sha256_of(stream: BinaryIO) -> str:
+    """Hex SHA-256 of what is left to read in an open file."""
+    digest = hashlib.sha256()
+    while chunk := stream.read(_CHUNK):
+        digest.update(chunk)
     return digest.hexdigest()
 
 

@@ -92,6 +92,8 @@ def _model_folder(folder: Path) -> Facts:
         facts["loads_from"] = str(found.weights)
     try:
         facts |= {key: value for key, value in dataclasses.asdict(model_info(folder)).items() if key != "name"}
+        # A training may have saved once more since: all that is said here is of the set that was found.
+        facts |= {"iterations": found.state["iterations"], "weights_sha256": found.weights_sha256}
     except FsdeployError as error:
         facts |= {"problem": str(error), "iterations": found.state["iterations"]}
     state, ours = found.state, found.state[OURS]

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
 from fsdeploy import __version__
-from fsdeploy.errors import InputError
+from fsdeploy.errors import InputError, ReplacedError
 from fsdeploy.model.base import ModelBase
 from fsdeploy.model.info import ModelInfo
 from fsdeploy.model.lock import FolderLock
 from fsdeploy.model.registry import model_class
-from fsdeploy.model.saved_set import FileSet, model_names_in
+from fsdeploy.model.saved_set import ATTEMPTS, FileSet, model_names_in
 from fsdeploy.model.state import State
 from fsdeploy.model.tensor_file import to_host, write_tensors
 
@@ -41,16 +42,25 @@ def model_name_in(folder: Path) -> str:
 def load_model(folder: Path, predict: bool = True) -> ModelBase:
     """Load the model of a folder: the plugin named by its state, built, weights loaded.
 
-    A damaged set is replaced by the last good one, with a warning.
+    A damaged set is replaced by the last good one, with a warning. A training may save into the folder meanwhile:
+    what is returned is one whole save.
 
     Raises:
         InputError: no model in the folder.
         UnknownModelError: its plugin is not installed.
         CorruptModelError: no set of the folder can be used.
+        ReplacedError: it was saved anew each time it was tried.
     """
-    model = model_class(model_name_in(folder))(folder, predict=predict)
-    model.build()
-    return model
+    for attempt in count(1):
+        model = model_class(model_name_in(folder))(folder, predict=predict)
+        try:
+            model.build()
+            return model
+        except ReplacedError:  # options and iterations were of the save before: start over
+            model.close()
+            if attempt == ATTEMPTS:
+                raise
+    raise AssertionError("unreachable")
 
 
 def write_model_folder(

@@ -18,7 +18,7 @@ from fsdeploy.model.lock import FolderLock
 from fsdeploy.model.network import SwapNetwork
 from fsdeploy.model.saved_set import BACKUP, FileSet, SavedSet, find_saved_set, model_names_in
 from fsdeploy.model.tensor_file import read_metadata, read_tensors, to_host, write_tensors
-from fsdeploy.model.weights import Weights, build_loaded, get_all_sub_models
+from fsdeploy.model.weights import Weights, build_loaded, get_all_sub_models, read_weights
 
 if TYPE_CHECKING:
     from fsdeploy.model.base import ModelBase
@@ -143,11 +143,11 @@ class IO:
 
         Raises:
             CorruptModelError: the weights do not fit the plugin and its options.
+            ReplacedError: a training saved the model anew since this object was made: make another.
         """
         if self.saved is None:
             raise InputError(f"{self.model_dir or 'this model'} holds no trained model: train or migrate one first")
-        path = self.saved.weights
-        return build_loaded(self._plugin.build_network, read_tensors(path), str(path))
+        return build_loaded(self._plugin.build_network, read_weights(self.saved), str(self.saved.weights))
 
     def load_optimizer(self) -> dict[str, Any] | None:
         """The optimizer state to go on with; None when there is none. Says so when it is not that of the weights.

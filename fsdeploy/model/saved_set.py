@@ -8,6 +8,9 @@ same names plus ".bk". docs/formats/model-folder.md tells the protocol:
    rename, commits the save. Until then the previous set is untouched.
 3. The three are renamed to their public names, the state JSON last. When that is interrupted, a reader finds each file
    under one of its two names by digest, and the next writer finishes the renames.
+
+A reader takes no lock, so a save may happen while it looks: what it finds wrong counts only when no file of the set
+changed meanwhile, and what it reads later is of the set that it found, or it is told (`SavedSet.is_in_place`).
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import os
 import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping
@@ -35,6 +39,11 @@ BACKUP = ".bk"
 _NEW = ".new"
 _MAX_STATE_BYTES = 256 << 20
 _NAME = re.compile(r"[a-z0-9_]+")
+ATTEMPTS = 100
+"""How often a reader looks again at files that change under its eyes. Each time a whole save went by."""
+
+Identity = tuple[int, int, int, int]
+"""Tells a file from every other that had its name: device, inode, size, time of the last change in ns."""
 
 Writer = Callable[[Path], None]
 
@@ -47,20 +56,24 @@ class SavedSet:
     weights: Path
     optimizer: Path | None
     """None when no optimizer state was saved, it is damaged, or it was not asked for."""
+    weights_identity: Identity
+    """Of the weights file whose digest was checked."""
+
+    @property
+    def is_in_place(self) -> bool:
+        """Whether the weights file is still the one that was checked: then what was read from it was this set's."""
+        return _identity(self.weights) == self.weights_identity
 
     @property
     def weights_sha256(self) -> str:
         """Hex digest of the weights file."""
-        (record,) = (entry for name, entry in self.state[OURS]["files"].items() if not _is_optimizer(name))
-        return str(record["sha256"])
+        return str(self.state[OURS]["files"][f"{self.state['name']}.safetensors"]["sha256"])
 
     @property
     def optimizer_iterations(self) -> int | None:
         """The iteration that the optimizer state is of; None when none was saved. It may be older than the weights."""
-        for name, record in self.state[OURS]["files"].items():
-            if _is_optimizer(name):
-                return int(record.get("iterations", self.state["iterations"]))
-        return None
+        record = self.state[OURS]["files"].get(f"{self.state['name']}_optimizer.safetensors")
+        return None if record is None else int(record.get("iterations", self.state["iterations"]))
 
 
 class FileSet:
@@ -81,20 +94,47 @@ class FileSet:
         """Whether a set was ever committed here, damaged or not."""
         return self.state.exists() or _new(self.state).exists()
 
+    @property
+    def present(self) -> list[Path]:
+        """The files of the set that exist, those of an unfinished save among them."""
+        return [path for path in self._all if path.exists()]
+
+    @property
+    def _all(self) -> list[Path]:
+        public = [self.weights, self.optimizer, self.state]
+        return public + [_new(path) for path in public]
+
     def find(self, with_optimizer: bool = True) -> SavedSet:
         """The newest committed set, every digest checked.
 
         Raises:
             CorruptModelError: no state JSON, or a file is missing or damaged.
         """
+        for _ in range(ATTEMPTS):
+            before = [_identity(path) for path in self._all]
+            remarks: list[str] = []
+            problem = found = None
+            try:
+                found = self._newest(with_optimizer, remarks)
+            except CorruptModelError as error:
+                problem = error
+            if (found and not remarks) or before == [_identity(path) for path in self._all]:
+                break  # else a save changed the files meanwhile: what seemed wrong may not be
+        for remark in remarks:
+            logger.warning(remark)
+        if problem or found is None:
+            raise problem or CorruptModelError(f"{self.state} cannot be read")
+        return found
+
+    def _newest(self, with_optimizer: bool, remarks: list[str]) -> SavedSet:
         if _new(self.state).exists():
             try:
-                return self._verified(_new(self.state), with_optimizer)
+                return self._verified(_new(self.state), with_optimizer, remarks)
             except CorruptModelError as error:
-                logger.warning("%s: looking at the set before it", error)
-        return self._verified(self.state, with_optimizer)
+                remarks.append(f"{error}: looking at the set before it")
+        return self._verified(self.state, with_optimizer, remarks)
 
-    def _verified(self, state_path: Path, with_optimizer: bool) -> SavedSet:
+    def _verified(self, state_path: Path, with_optimizer: bool, remarks: list[str]) -> SavedSet:
         state = read_state(state_path)
         if state["name"] != self.name:
             raise CorruptModelError(f"{state_path} belongs to a model called '{state['name']}': do not rename files")
@@ -106,22 +146,20 @@ class FileSet:
         if with_optimizer and self._record_name(self.optimizer) in records:
             optimizer = self._matching(self.optimizer, records)
             if optimizer is None:
-                logger.warning("%s is missing or damaged: optimizer state starts fresh", self.optimizer)
-        return SavedSet(state, weights, optimizer)
+                remarks.append(f"{self.optimizer} is missing or damaged: optimizer state starts fresh")
+        return SavedSet(state, weights[0], None if optimizer is None else optimizer[0], weights[1])
 
     def _record_name(self, path: Path) -> str:
         return path.name.removesuffix(self.suffix)
 
-    def _matching(self, path: Path, records: Mapping[str, Mapping[str, Any]]) -> Path | None:
+    def _matching(self, path: Path, records: Mapping[str, Mapping[str, Any]]) -> tuple[Path, Identity] | None:
         record = records.get(self._record_name(path))
-        for candidate in (path, _new(path)):
+        for candidate in (path, _new(path)) if record else ():
             try:
-                if (
-                    record
-                    and candidate.stat().st_size == record["size"]
-                    and files.sha256(candidate) == record["sha256"]
-                ):
-                    return candidate
+                with candidate.open("rb") as stream:
+                    found = os.fstat(stream.fileno())
+                    if found.st_size == record["size"] and files.sha256_of(stream) == record["sha256"]:
+                        return candidate, _identity_of(found)
             except OSError:
                 continue
         return None
@@ -183,7 +221,7 @@ class FileSet:
                 left.unlink(missing_ok=True)
         if _new(self.state).exists():
             try:
-                self._verified(_new(self.state), with_optimizer=True)
+                self._verified(_new(self.state), with_optimizer=True, remarks=[])
             except CorruptModelError:
                 _new(self.state).unlink()
             else:
@@ -196,8 +234,15 @@ def _new(path: Path) -> Path:
     return path.with_name(path.name + _NEW)
 
 
-def _is_optimizer(name: str) -> bool:
-    return name.endswith("_optimizer.safetensors")
+def _identity(path: Path) -> Identity | None:
+    try:
+        return _identity_of(path.stat())
+    except OSError:
+        return None
+
+
+def _identity_of(found: os.stat_result) -> Identity:
+    return (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
 
 
 def _write(path: Path, writer: Writer, iterations: int) -> dict[str, Any]:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
-from fsdeploy.errors import CorruptModelError, InputError
+from fsdeploy.errors import CorruptModelError, InputError, ReplacedError
 from fsdeploy.model.network import SwapNetwork
-from fsdeploy.model.saved_set import find_saved_set
+from fsdeploy.model.saved_set import ATTEMPTS, SavedSet, find_saved_set, model_names_in
 from fsdeploy.model.tensor_file import read_metadata, read_tensors
 
 if TYPE_CHECKING:
@@ -122,14 +123,12 @@ class Weights:
         if model_exists:
             logger.warning("weights are loaded into new models only: %s is ignored", source)
             return
-        path = _weights_file(source, self._plugin.name)
-        origin = read_metadata(path).get("model_name")
+        path, origin, tensors = _read_source(source, self._plugin.name)
         if origin != self._plugin.model_name:
             raise InputError(
                 f"{path} holds weights of '{origin}', not of '{self._plugin.model_name}': "
                 "choose a model of the same plugin"
             )
-        tensors = read_tensors(path)
         parts = sub_models(self._plugin.model)
         copied = sum(self._load_part(name, parts.get(name), tensors, path) for name in self._plugin.load_layers)
         if not copied:
@@ -169,11 +168,46 @@ class Weights:
             logger.info("part '%s' is frozen", name)
 
 
-def _weights_file(source: Path, name: str) -> Path:
+def read_weights(saved: SavedSet) -> dict[str, Tensor]:
+    """The tensors of a set that was found.
+
+    Raises:
+        CorruptModelError: the file cannot be read.
+        ReplacedError: the model was saved anew since the set was found: find it again.
+    """
+    try:
+        tensors = read_tensors(saved.weights)
+    except (CorruptModelError, RuntimeError):  # torch's, of a file that vanished behind safetensors' back
+        if saved.is_in_place:
+            raise
+    else:
+        if saved.is_in_place:
+            return tensors
+    raise ReplacedError(f"{saved.weights.parent} was saved anew while it was read: try again")
+
+
+def _read_source(source: Path, name: str) -> tuple[Path, str | None, dict[str, Tensor]]:
+    """(file, name of its architecture, its tensors) of what `load_weights` names."""
     if source.is_dir():
-        return find_saved_set(source, name, with_optimizer=False).weights
+        return _read_folder(source, name)
     if source.suffix in (".h5", ".keras"):
         raise InputError(f"{source} is a legacy model: turn it into a model folder with 'fsdeploy migrate' first")
     if not source.is_file():
         raise InputError(f"{source} does not exist: name a model folder or its .safetensors file")
-    return source
+    return source, read_metadata(source).get("model_name"), read_tensors(source)
+
+
+def _read_folder(folder: Path, name: str) -> tuple[Path, str | None, dict[str, Tensor]]:
+    names = model_names_in(folder)
+    if name not in names:
+        what = f"a model of '{names[0]}'" if names else "no model"
+        raise InputError(f"{folder} holds {what}, not one of '{name}': choose a model of the same plugin")
+    for attempt in count(1):
+        saved = find_saved_set(folder, name, with_optimizer=False)
+        try:
+            tensors = read_weights(saved)
+            return saved.weights, read_metadata(saved.weights).get("model_name"), tensors
+        except (ReplacedError, CorruptModelError):  # the latter of metadata
+            if saved.is_in_place or attempt == ATTEMPTS:
+                raise
+    raise AssertionError("unreachable")
