@@ -56,7 +56,7 @@ def atomic_path(path: Path, *, overwrite: bool = True) -> Iterator[Path]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
-        with temporary.open("rb") as stream:
+        with temporary.open("r+b") as stream:  # Windows flushes only what may be written
             os.fsync(stream.fileno())
         temporary.replace(path)
         sync_folder(path.parent)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import stat
 import threading
 from pathlib import Path
 
@@ -38,3 +41,21 @@ def test_an_error_inside_leaves_the_old_file(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="exists already"):
         write_bytes(target, b"new", overwrite=False)
     assert target.read_bytes() == b"old"
+
+
+def test_data_is_flushed_through_a_handle_that_may_write_as_windows_demands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fcntl = pytest.importorskip("fcntl", reason="Windows itself demands it")
+    flushed: list[int] = []
+
+    def fsync_of_windows(handle: int) -> None:
+        mode = os.fstat(handle).st_mode
+        if stat.S_ISREG(mode) and fcntl.fcntl(handle, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY:
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+        flushed.append(mode)
+
+    monkeypatch.setattr(os, "fsync", fsync_of_windows)
+    write_bytes(tmp_path / "state.json", b"{}")
+    assert (tmp_path / "state.json").read_bytes() == b"{}"
+    assert any(stat.S_ISREG(mode) for mode in flushed)
