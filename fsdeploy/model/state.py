@@ -133,6 +133,11 @@ class State:
         self._iterations += 1
         self.current_session["iterations"] += 1
 
+    def take_back_iterations(self, count: int) -> None:
+        """Uncount the last iterations of this session: they changed no weight."""
+        self._iterations -= count
+        self.current_session["iterations"] -= count
+
     def update_session_config(self, key: str, value: Any) -> None:
         """Change an option of the current session.
 

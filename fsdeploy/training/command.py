@@ -151,9 +151,9 @@ def _run(trainer: Trainer, arguments: TrainArguments, requests: Requests) -> Non
     buffer = PreviewBuffer()
 
     def view(image: NDArray[np.uint8], name: str) -> None:
+        buffer.add_image(name, image)
         if arguments.write_image:
             write_image(picture, image)
-        buffer.add_image(name, image)
 
     writes = trainer.model.io.is_writer  # of several processes, one shows and writes
     viewer = view if writes and (arguments.preview or arguments.write_image) else None

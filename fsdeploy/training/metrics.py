@@ -111,8 +111,8 @@ def describe_non_finite(figures: IterationFigures) -> str:
             found.append(f"loss {label} is {total} ({', '.join(sorted(functions))})")
     what = "; ".join(found) or f"the gradient is not finite (norm {figures.gradient_norm})"
     return (
-        f"iteration {figures.iteration}: {what}; training stopped, the weights were not touched and nothing was saved: "
-        "the last saved set is good; go on with a lower learning_rate, other loss functions or mixed_precision off"
+        f"iteration {figures.iteration}: {what}; training stopped before that reached the weights; go on with a lower "
+        "learning_rate, other loss functions or mixed_precision off"
     )
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 
-from fsdeploy.errors import FsdeployError
 from fsdeploy.progress import Progress
+from fsdeploy.training.memory import memory_errors
+from fsdeploy.training.previews import Viewer
 from fsdeploy.training.requests import Keys, Requests
-from fsdeploy.training.train import NonFiniteLossError, Trainer, Viewer
+from fsdeploy.training.rescue import saving_on_errors
+from fsdeploy.training.train import Trainer
 
 logger = logging.getLogger(__name__)
 
@@ -25,7 +25,7 @@ def run(
     timelapse: bool = False,
     quiet: bool = False,
 ) -> None:
-    """Train until a limit or a request to stop, and save.
+    """Train until a limit or a request to stop, and save. When an error ends the run, what was trained is saved first.
 
     Args:
         iterations: Iterations of this run; None for `DEFAULT_ITERATIONS`, with no time left shown.
@@ -35,12 +35,12 @@ def run(
         timelapse: Write a picture of the time-lapse at each save.
 
     Raises:
-        NonFiniteLossError: a loss was not finite; nothing was saved since.
-        InputError: a save failed.
+        NonFiniteLossError: a loss was not finite; the iteration before was saved if it is any good.
+        InputError: memory ran out, the faces vanished, or a save failed.
     """
     limit = DEFAULT_ITERATIONS if iterations is None else iterations
     with Progress("Training", iterations, "it", quiet) as progress, Keys(requests) as keys:
-        with _saving_on_errors(trainer):
+        with saving_on_errors(trainer), memory_errors(trainer.device):
             _train(trainer, requests, limit, save_interval, viewer, timelapse, progress, keys)
         # Before the terminal is touched again: it may be gone.
         trainer.save(is_exit=True)
@@ -68,6 +68,7 @@ def _train(
             shows_preview = True
         if requests.refresh.is_set():
             requests.refresh.clear()
+            trainer.refresh_preview()
             shows_preview = True
         trainer.train_one_step(viewer if shows_preview else None, timelapse and due)
         shows_preview = False
@@ -91,17 +92,3 @@ def _show(trainer: Trainer, progress: Progress, count: int) -> None:
     losses = " ".join(f"{label} {total:.5f}" for label, total in zip("AB", figures.totals, strict=False))
     data = f", {waiting:.0%} waiting for data" if waiting >= 0.1 else ""
     progress.advance(count - progress.done, f"#{figures.iteration:05d} loss {losses}, {pace:.2f} it/s{data}")
-
-
-@contextmanager
-def _saving_on_errors(trainer: Trainer) -> Iterator[None]:
-    """Keep what was trained when faces vanish or memory runs out; never weights that a loss has spoilt."""
-    try:
-        yield
-    except NonFiniteLossError:
-        raise
-    except FsdeployError:
-        with suppress(FsdeployError):  # the first error tells more
-            trainer.save(is_exit=True)
-            logger.warning("iteration %d was saved", trainer.iterations)
-        raise

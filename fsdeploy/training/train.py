@@ -6,42 +6,39 @@ import hashlib
 import json
 import logging
 import time
-from collections.abc import Callable, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
-from fsdeploy.errors import CheckFailedError, InputError
-from fsdeploy.images import write_image
+from fsdeploy.errors import CheckFailedError
 from fsdeploy.training import random_state
 from fsdeploy.training.data.loader import TrainLoader
 from fsdeploy.training.loss import BatchLoss, LossCollator
+from fsdeploy.training.memory import is_out_of_memory, memory_errors
 from fsdeploy.training.metrics import IterationFigures, Pace, Recorder, describe_non_finite
 from fsdeploy.training.optimizer import Optimizer
-from fsdeploy.training.preview import Samples
-from fsdeploy.training.preview_sheets import PreviewSheets
+from fsdeploy.training.previews import Previews, Viewer
 from fsdeploy.training.tensorboard import TorchTensorBoard
 from fsdeploy.training.trainer_base import TrainerBase
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    import numpy as np
-    from numpy.typing import NDArray
-
     from fsdeploy.training.data.collate import TrainBatch
 
 logger = logging.getLogger(__name__)
 
-Viewer = Callable[["NDArray[np.uint8]", str], None]
 _FETCH_INTERVAL_S = 0.1
 
 
 class NonFiniteLossError(CheckFailedError):
     """A loss or gradient was NaN or infinite; the weights were left as they were (exit code 1)."""
+
+    def __init__(self, figures: IterationFigures) -> None:
+        super().__init__(describe_non_finite(figures))
+        self.iteration = figures.iteration
+        """The first iteration that was not finite."""
 
 
 def pick_device() -> torch.device:
@@ -99,7 +96,7 @@ class Trainer:
         self.device = device or pick_device()
         self.quiet = quiet
         self._exit_early = False
-        self._compiled = compile_network
+        self._may_lack_compiler = compile_network  # only the first batch can tell
         self.figures: IterationFigures | None = None
         """Figures of the last iteration that was looked at."""
         self.pace = Pace()
@@ -114,8 +111,8 @@ class Trainer:
         plugin.prepare()
         if compile_network:
             plugin.compile()
-        self._find_learning_rate()
-        self._open_previews(preview, timelapse_folders, Path(timelapse_output))
+        self._previews = self._open_previews(preview, timelapse_folders, Path(timelapse_output))
+        self._find_learning_rate()  # last of what may fail: it takes minutes
         self.model.state.add_session_batchsize(plugin.batch_size)
         self._board = self._open_board() if logs and self.model.io.is_writer else None
         if self._generators is not None:  # last, so that nothing of the start-up draws from them
@@ -204,23 +201,17 @@ class Trainer:
             return
         state.update_session_config("learning_rate", state.lr_finder)
 
-    def _open_previews(self, preview: bool, timelapse: Sequence[str | Path] | None, output: Path) -> None:
-        options = self.model.training
-        look = options.augmentation
-        self._samples = Samples(
-            self.model.coverage_ratio,
-            options.mask.learn_mask or options.loss.penalized_mask_loss,
-            look.mask_opacity,
-            look.mask_color,
+    def _open_previews(self, preview: bool, timelapse: Sequence[str | Path] | None, output: Path) -> Previews:
+        return Previews(
+            self.model,
+            self.device,
+            self.plugin.batch_size,
+            self._seed,
+            self.loader.scans,
+            self.plugin.config.folders if preview else None,
+            [Path(folder) for folder in timelapse] if timelapse else None,
+            output,
         )
-
-        def sheets(folders: Sequence[Path], is_fixed: bool) -> PreviewSheets:
-            batch, scans = self.plugin.batch_size, self.loader.scans
-            return PreviewSheets(self.model, self._samples, folders, self.device, is_fixed, batch, self._seed, scans)
-
-        self._previews = sheets(self.plugin.config.folders, False) if preview else None
-        self._timelapse = sheets([Path(folder) for folder in timelapse], True) if timelapse else None
-        self._timelapse_output = output
 
     def _open_board(self) -> TorchTensorBoard:
         folder = Path(self.model.io.model_dir) / f"{self.model.name}_logs" / f"session_{self.model.state.session_id}"
@@ -248,21 +239,20 @@ class Trainer:
         return inputs, targets, meta
 
     def _train_batch(self) -> list[BatchLoss]:
-        inputs, targets, meta = self._next_batch()
-        with _memory_errors(self.device):
-            if not self._compiled:
-                return self.plugin.train_batch(inputs, targets, self.optimizer, meta)
+        with memory_errors(self.device):
+            inputs, targets, meta = self._next_batch()
             try:
-                return self.plugin.train_batch(inputs, targets, self.optimizer, meta)
-            except (RuntimeError, ImportError, OSError) as error:
-                if isinstance(error, torch.OutOfMemoryError):
+                losses = self.plugin.train_batch(inputs, targets, self.optimizer, meta)
+            except BaseException as error:
+                self.optimizer.drop_gradients()  # those of half a backward pass
+                if not self._may_lack_compiler or not _tells_of_compiler(error):
                     raise
                 reason = str(error).strip().partition("\n")[0]
                 logger.warning("torch.compile does not work here (%s): training goes on without", reason)
-                self._compiled = False
                 self.plugin.use_eager()
-                self.optimizer.drop_gradients()
-                return self.plugin.train_batch(inputs, targets, self.optimizer, meta)
+                losses = self.plugin.train_batch(inputs, targets, self.optimizer, meta)
+            self._may_lack_compiler = False
+            return losses
 
     def train_one_batch(self) -> list[BatchLoss]:
         """Train one batch, iterations not counted.
@@ -296,13 +286,12 @@ class Trainer:
             self._note_run()
             self.model.io.snapshot(self.optimizer)
             logger.info("snapshot of iteration %d", self.iterations)
-        if viewer is not None and self._previews is not None:
-            sheet = self._previews.make()
-            viewer(sheet, "Training preview")
-            if self._board is not None:
+        if viewer is not None:
+            sheet = self._previews.show(viewer)
+            if sheet is not None and self._board is not None:
                 self._board.add_image(self.iterations, "preview", sheet)
-        if do_timelapse and self._timelapse is not None:
-            write_image(self._timelapse_output / f"{time.time():.0f}.jpg", self._timelapse.make())
+        if do_timelapse:
+            self._previews.write_timelapse()
 
     def fetch_figures(self) -> IterationFigures | None:
         """Bring the figures of all iterations so far to the host: history, protection, logs.
@@ -314,7 +303,7 @@ class Trainer:
         fetched = self._recorder.fetch()
         for figures in fetched:
             if self.optimizer.nan_protection and (figures.spoilt or not figures.is_finite):
-                raise NonFiniteLossError(describe_non_finite(figures))
+                raise NonFiniteLossError(figures)
             self.model.add_history(figures.totals)
             if self._board is not None:
                 self._log(self._board, figures)
@@ -334,7 +323,11 @@ class Trainer:
 
     def toggle_mask(self) -> None:
         """Switch the mask overlay of previews on or off."""
-        self._samples.toggle_mask_display()
+        self._previews.toggle_mask()
+
+    def refresh_preview(self) -> None:
+        """Show other faces from the next preview on."""
+        self._previews.refresh()
 
     def _note_run(self) -> None:
         self.model.state.extra["run"] = {
@@ -344,11 +337,12 @@ class Trainer:
             "losses": self._loss_digest(),
         }
 
-    def save(self, is_exit: bool = False) -> None:
+    def save(self, is_exit: bool = False, with_optimizer: bool = True) -> None:
         """Save weights, state, and the optimizer if it is due.
 
         Args:
             is_exit: The last save of a run: waits until everything is on disk.
+            with_optimizer: False leaves the optimizer out even if it is due.
 
         Raises:
             NonFiniteLossError: an iteration since the last look was spoilt: nothing is saved.
@@ -356,7 +350,7 @@ class Trainer:
         """
         self.fetch_figures()
         self._note_run()
-        self.model.io.save(self.optimizer, is_exit)
+        self.model.io.save(self.optimizer if with_optimizer else None, is_exit)
         if self._board is not None:
             pace, waiting = self.pace.measure()
             images = pace * self.plugin.batch_size * 2
@@ -371,11 +365,5 @@ class Trainer:
         self.model.close()
 
 
-@contextmanager
-def _memory_errors(device: torch.device) -> Iterator[None]:
-    try:
-        yield
-    except torch.OutOfMemoryError as error:
-        raise InputError(
-            f"not enough memory on {device}: lower --batch-size, turn on mixed_precision, or choose a smaller model"
-        ) from error
+def _tells_of_compiler(error: BaseException) -> bool:
+    return isinstance(error, RuntimeError | ImportError | OSError) and not is_out_of_memory(error)

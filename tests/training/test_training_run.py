@@ -4,54 +4,25 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
-from two_sizes_model import TwoSizesModel
+from small_runs import PLAIN, FakeLoader, Folders, poisoned, run, start
 
-from fsdeploy.config.training import TrainingOptions
 from fsdeploy.errors import ConfigError, InputError
 from fsdeploy.model.backup import Backup
 from fsdeploy.training import session
-from fsdeploy.training.config import TrainConfig
-from fsdeploy.training.registry import trainer_class
 from fsdeploy.training.requests import Requests
-from fsdeploy.training.train import NonFiniteLossError, Trainer
 
-Folders = tuple[Path, Path]
-PLAIN: dict[str, Any] = {"num_processes": 1, "loss_function": "mae", "loss_function_2": "none", "learning_rate": 1e-3}
 EVERYTHING: dict[str, Any] = {
     "num_processes": 2, "learn_mask": True, "loss_function": "ssim", "loss_function_2": "ffl", "loss_weight_2": 50,
     "loss_function_3": "laploss", "loss_weight_3": 25, "loss_function_4": "l_inf_norm", "loss_weight_4": 10,
     "gradient_clipping": "autoclip", "autoclip_history": 5, "gradient_accumulation": 2, "optimizer": "adabelief",
     "epsilon_exponent": -16, "learning_rate": 1e-3, "weight_decay": 0.01, "preview_images": 2,
 }  # fmt: skip
-
-
-def start(
-    folder: Path | None, faces: Folders, options: dict[str, Any] | None = None, *, seed: int | None = 5,
-    model_options: dict[str, Any] | None = None, **changes: Any,
-) -> Trainer:  # fmt: skip
-    training = None if options is None else TrainingOptions.from_flat(options)
-    config = {name: changes.pop(name) for name in list(changes) if name in TrainConfig.__dataclass_fields__}
-    if seed is not None:
-        torch.manual_seed(seed)
-    model = TwoSizesModel(folder, None, training, **(model_options or {}))
-    model.build()
-    plugin = trainer_class("original")(model, TrainConfig(folders=faces, **{"batch_size": 3, **config}))
-    return Trainer(plugin, changes.pop("preview", False), seed=seed, device=torch.device("cpu"), **changes)
-
-
-def run(trainer: Trainer, iterations: int, **changes: Any) -> Trainer:
-    try:
-        session.run(trainer, Requests(), iterations, quiet=True, **changes)
-    finally:
-        trainer.close()
-    return trainer
 
 
 def saved_tensors(folder: Path) -> dict[str, torch.Tensor]:
@@ -116,51 +87,6 @@ def test_the_loss_falls(drawn_faces: Folders) -> None:
         totals.append(sum(figures.totals))
     trainer.close()
     assert sum(totals[-5:]) < 0.8 * sum(totals[:5])
-
-
-def poisoned(trainer: Trainer, at: int) -> Callable[..., Any]:
-    """The trainer's batches, with one that is not a number."""
-    real = trainer.loader.__next__
-    count = 0
-
-    def draw() -> Any:
-        nonlocal count
-        count += 1
-        inputs, targets, meta = real()
-        if count == at:
-            targets[0].fill_(torch.nan)
-        return inputs, targets, meta
-
-    return draw
-
-
-def test_a_loss_that_is_not_finite_stops_before_the_weights_and_names_the_iteration(
-    tmp_path: Path, drawn_faces: Folders, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    trainer = start(tmp_path, drawn_faces, {**PLAIN, "loss_function": "ssim", "save_optimizer": "always"})
-    monkeypatch.setattr(trainer, "loader", FakeLoader(trainer, poisoned(trainer, 5)))
-    with pytest.raises(
-        NonFiniteLossError, match=r"iteration 5: loss A is nan \(ssim\).*last saved set is good"
-    ) as failure:
-        run(trainer, 20, save_interval=4)
-    assert failure.value.exit_code == 1
-    assert all(torch.isfinite(tensor).all() for tensor in trainer.model.model.state_dict().values())
-    resumed = start(tmp_path, drawn_faces, PLAIN)
-    assert resumed.iterations == 4
-    resumed.close()
-
-
-class FakeLoader:
-    """The trainer's loader with its batches changed on the way."""
-
-    def __init__(self, trainer: Trainer, draw: Callable[..., Any]) -> None:
-        self._loader, self._draw = trainer.loader, draw
-
-    def __next__(self) -> Any:
-        return self._draw()
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._loader, name)
 
 
 def test_without_protection_training_goes_on(
@@ -248,25 +174,6 @@ def test_requests_save_and_end_a_run(tmp_path: Path, drawn_faces: Folders) -> No
     assert saves == [(1, False), (3, False), (5, True)]
 
 
-def test_what_was_trained_is_saved_when_the_faces_vanish(
-    tmp_path: Path, drawn_faces: Folders, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    trainer = start(tmp_path, drawn_faces, PLAIN)
-    real = trainer.loader.__next__
-
-    def draw() -> Any:
-        if trainer.iterations == 3:
-            raise InputError("none of its faces can be read any more")
-        return real()
-
-    monkeypatch.setattr(trainer, "loader", FakeLoader(trainer, draw))
-    with pytest.raises(InputError, match="read any more"):
-        run(trainer, 9)
-    resumed = start(tmp_path, drawn_faces, PLAIN)
-    assert resumed.iterations == 3
-    resumed.close()
-
-
 def test_too_few_faces_are_refused_by_name(tmp_path: Path, drawn_faces: Folders) -> None:
     few = tmp_path / "few"
     few.mkdir()
@@ -298,3 +205,53 @@ def test_torch_compile_that_cannot_work_is_left_out_with_a_warning(
     trainer.close()
     assert "no compiler here" in caplog.text
     assert trainer.iterations == 1
+
+
+def test_torch_compile_that_worked_once_is_not_blamed_later(
+    drawn_faces: Folders, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(torch, "compile", lambda network, **options: network)
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda *a, **k: None)
+    trainer = start(None, drawn_faces, PLAIN, compile_network=True)
+    trainer.train_one_step(None)
+
+    def train_batch(*arguments: Any) -> Any:
+        raise RuntimeError("the device is gone")
+
+    trainer.plugin.train_batch = train_batch  # type: ignore[method-assign]
+    with pytest.raises(RuntimeError, match="the device is gone"):
+        trainer.train_one_step(None)
+    trainer.close()
+    assert "torch.compile" not in caplog.text
+
+
+def test_previews_show_the_same_faces_until_others_are_asked_for(tmp_path: Path, drawn_faces: Folders) -> None:
+    trainer = start(tmp_path, drawn_faces, {**PLAIN, "preview_images": 2}, preview=True)
+    sheets: list[Any] = []
+
+    def look() -> Any:
+        trainer.train_one_step(lambda image, name: sheets.append(image))
+        height, width = sheets[-1].shape[:2]
+        return sheets[-1][height // 2 :, : width // 6]  # the last face of A itself, which no weights touch
+
+    first = look()
+    for is_same in (False, True):  # the overlay, and without it again
+        trainer.toggle_mask()
+        assert (look() == first).all() == is_same
+    trainer.refresh_preview()
+    other = look()
+    assert (other != first).any()
+    assert (look() == other).all()
+    trainer.close()
+
+
+def test_a_time_lapse_without_faces_is_refused_before_learning_rates_are_searched(
+    tmp_path: Path, drawn_faces: Folders, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def search(*arguments: Any) -> float:
+        raise AssertionError("minutes of searching for nothing")
+
+    monkeypatch.setattr("fsdeploy.training.optimizer.Optimizer.find_learning_rate", search)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match="empty"):
+        start(None, drawn_faces, PLAIN, lr_finder=True, timelapse_folders=(drawn_faces[0], tmp_path / "empty"))

@@ -1,0 +1,90 @@
+"""Saving what was trained when a run ends by an error, whatever it is."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from fsdeploy.training.memory import is_out_of_memory
+
+if TYPE_CHECKING:
+    from fsdeploy.training.train import Trainer
+
+logger = logging.getLogger(__name__)
+
+_RISEN = 2.0
+"""Losses so many times the lowest average tell of a training that fell apart before it reached NaN."""
+_RECENT = 10
+
+
+@contextmanager
+def saving_on_errors(trainer: Trainer) -> Iterator[None]:
+    """Save what was trained when the block ends by an error, and let the error go on.
+
+    After a loss that was not finite the iteration before it is saved, unless the losses had risen or a tensor is not
+    finite: then the last saved set stays.
+    """
+    try:
+        yield
+    except BaseException as error:
+        if trainer.model.io.is_writer:
+            try:
+                _rescue(trainer, error)
+            except Exception as second:  # the first error tells more, and is what the user sees last
+                reason = str(second).partition("\n")[0] or type(second).__name__
+                logger.error("iteration %d could not be saved: %s", trainer.iterations, reason)
+        raise
+
+
+def _rescue(trainer: Trainer, error: BaseException) -> None:
+    from fsdeploy.training.train import NonFiniteLossError
+
+    if is_out_of_memory(error) or (error.__cause__ is not None and is_out_of_memory(error.__cause__)):
+        trainer.optimizer.drop_gradients()  # the save needs room
+        if trainer.device.type == "cuda":
+            torch.cuda.empty_cache()
+    spoilt = error if isinstance(error, NonFiniteLossError) else None
+    if spoilt is None:
+        try:
+            trainer.fetch_figures()
+        except NonFiniteLossError as found:
+            spoilt = found
+    if spoilt is None:
+        _save(trainer)
+    else:
+        _save_before(trainer, spoilt.iteration)
+
+
+def _save(trainer: Trainer, with_optimizer: bool = True) -> None:
+    try:
+        trainer.save(is_exit=True, with_optimizer=with_optimizer)
+    except Exception as error:
+        if not (with_optimizer and is_out_of_memory(error)):
+            raise
+        logger.warning("there is no memory to save the state of the optimizer: the weights alone are saved")
+        trainer.save(is_exit=True, with_optimizer=False)
+    logger.warning("iteration %d was saved", trainer.iterations)
+
+
+def _save_before(trainer: Trainer, iteration: int) -> None:
+    """Save the iteration before one that was not finite; no update has reached the weights since."""
+    recent = trainer.model.io.history[-_RECENT:]
+    lowest = trainer.model.state.lowest_avg_loss
+    if recent and lowest and sum(recent) / len(recent) > _RISEN * lowest:
+        logger.warning("the losses had risen to %.5f before: the last saved set stays", sum(recent) / len(recent))
+        return
+    if not _is_finite(trainer.model.model.state_dict()):
+        logger.warning("the model holds values that are not finite: the last saved set stays")
+        return
+    trainer.optimizer.drop_gradients()
+    trainer.model.state.take_back_iterations(trainer.iterations - (iteration - 1))
+    _save(trainer, with_optimizer=_is_finite(trainer.optimizer.state_tensors()[0]))
+
+
+def _is_finite(tensors: Mapping[str, Tensor]) -> bool:
+    return all(bool(torch.isfinite(tensor).all()) for tensor in tensors.values() if tensor.is_floating_point())
