@@ -18,6 +18,7 @@ from fsdeploy.export import parity, readback
 from fsdeploy.export.dfm import dfm_target
 from fsdeploy.export.frame import FRAME, LANDMARKS, MATRIX, SWAPPED, frame_graph, mask_kind
 from fsdeploy.export.frame_parity import compare_frames
+from fsdeploy.export.frame_stand_in import stand_in
 from fsdeploy.export.graph import BATCH, Graph, Port, trace
 from fsdeploy.export.manifest import manifest_path, manifest_text
 from fsdeploy.export.metadata import describe, direction_name
@@ -193,20 +194,30 @@ def write_frame(prepared: Prepared, path: Path, wishes: ExportSettings) -> Prove
     from_matrix = wishes.graph == "frame-matrix"
     kind = mask_kind(prepared.info, wishes.mask, from_matrix)
     points = MATRIX if from_matrix else LANDMARKS
-    whole = frame_graph(prepared.graph, prepared.info, kind, from_matrix)
     extra = {**prepared.metadata.extra, "format": "frame", "io": "uint8", "mask": kind, "points": points.name}
     metadata = replace(
-        prepared.metadata, extra=extra, color_order="bgr", layout="NHWC", value_range=(0.0, 255.0)
+        prepared.metadata, extra=extra, color_order="bgr", layout="NHWC", value_range=(0.0, 255.0), has_mask=False
     )  # fmt: skip
-    set_metadata(whole.model, metadata.to_props())
-    write_graph(whole, path)
-    del whole
+
+    def write_whole(face: Graph, target: Path) -> None:
+        whole = frame_graph(face, prepared.info, kind, from_matrix)
+        set_metadata(whole.model, metadata.to_props())
+        write_graph(whole, target)
+
+    write_whole(prepared.graph, path)
     borders = ((FRAME, points), (SWAPPED,))
     readback.read_back(path, wishes.opset, *borders)
     with tempfile.TemporaryDirectory() as folder:
         face = Path(folder) / "face.onnx"
         figures = _write(prepared, face, wishes).figures
-        figures.append(compare_frames(path, face, kind))
+        found = compare_frames(path, face, kind)
+        figures.append(found.parity)
+        if not found.is_telling:
+            known, known_whole = stand_in(prepared.graph, prepared.info), Path(folder) / "known_frame.onnx"
+            write_whole(known, known_whole)
+            set_metadata(known.model, prepared.metadata.to_props())
+            write_graph(known, Path(folder) / "known.onnx")
+            figures.append(compare_frames(known_whole, Path(folder) / "known.onnx", kind).parity)
     return Proven(figures, metadata, borders)
 
 

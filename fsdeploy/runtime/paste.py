@@ -149,18 +149,33 @@ def _prepared(
     opacity = np.ascontiguousarray(alpha[top:bottom, left:right], np.float32)
     colour = np.ascontiguousarray(patch[top:bottom, left:right], np.float32)
     part = cv2.merge([cv2.multiply(colour, cv2.merge([opacity] * 3)), opacity])
-    fitted = matrix.astype(np.float64, copy=True)
-    fitted[:, 2] -= (left, top)
-    factor = 1.0 / scale if scale > 1.25 else 2.0
-    wide, high = max(1, round((right - left) * factor)), max(1, round((bottom - top) * factor))
-    way = cv2.INTER_AREA if scale > 1.25 else cv2.INTER_CUBIC
-    part = cv2.resize(part, (wide, high), interpolation=way)
+    if scale > 1.25:
+        edge = max(1, round(size / scale))
+        part, x, y = _averaged(part, left, top, size, edge)
+    else:
+        edge, x, y = 2 * size, 2 * left, 2 * top
+        part = cv2.resize(part, (2 * (right - left), 2 * (bottom - top)), interpolation=cv2.INTER_CUBIC)
     # Cubic interpolation overshoots at steep edges; colour goes down with the opacity, or flat areas would light up.
     part = np.divide(part, np.maximum(part[..., 3:], 1.0))
-    across, down = wide / (right - left), high / (bottom - top)
-    fitted[0], fitted[1] = fitted[0] * across, fitted[1] * down
-    fitted[:, 2] += ((across - 1.0) / 2.0, (down - 1.0) / 2.0)
+    fitted = resized_matrix(matrix, size, edge)
+    fitted[:, 2] -= (x, y)
     return np.asarray(part, np.float32), fitted
+
+
+def _averaged(part: Pixels, left: int, top: int, size: int, edge: int) -> tuple[Pixels, int, int]:
+    """A part of a patch averaged down to `edge` pixels for the whole patch, and its place (x, y) there.
+
+    The grid is the whole patch's, wherever the part begins: else what a face looks like would depend on how much of it
+    the mask shows, and a graph without a mask's bounds (fsdeploy/export/frame.py) could not be equal.
+    """
+    height, width = part.shape[:2]
+    x, right = left * edge // size, -(-(left + width) * edge // size)
+    y, bottom = top * edge // size, -(-(top + height) * edge // size)
+    # One axis after the other: less is padded, and areas are separable.
+    wide = cv2.copyMakeBorder(part, 0, 0, left, size - left - width, cv2.BORDER_CONSTANT, value=(0, 0, 0, 0))
+    narrow = cv2.resize(wide, (edge, height), interpolation=cv2.INTER_AREA)[:, x:right]
+    high = cv2.copyMakeBorder(narrow, top, size - top - height, 0, 0, cv2.BORDER_CONSTANT, value=(0, 0, 0, 0))
+    return cv2.resize(high, (right - x, edge), interpolation=cv2.INTER_AREA)[y:bottom], x, y
 
 
 def _to_frame(matrix: NDArray[np.float64], points: NDArray[np.float64]) -> NDArray[np.float64]:

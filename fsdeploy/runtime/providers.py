@@ -12,7 +12,7 @@ import importlib.metadata
 import io
 import logging
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from fsdeploy.errors import InputError, ProviderUnavailableError
@@ -87,14 +87,14 @@ def _names(present: Sequence[str]) -> str:
 
 
 def resolve(providers: str | Sequence[str], available: Sequence[str]) -> list[str]:
-    """Full provider names to ask for, in order, the CPU last.
+    """Full provider names to ask for, in order, up to the CPU: it runs everything, so nothing after it gets a turn.
 
     Args:
         providers: "auto", or short ("cuda") or full names, as a sequence or separated by commas.
         available: what this onnxruntime was built with.
 
     Raises:
-        InputError: an unknown name.
+        InputError: an unknown name, or none at all.
     """
     if providers == "auto":
         return [name for name in AUTO if name in available]
@@ -105,7 +105,9 @@ def resolve(providers: str | Sequence[str], available: Sequence[str]) -> list[st
         if resolved not in ALIASES.values() and resolved not in available:
             raise InputError(f"unknown execution provider '{name}': choose from auto, {', '.join(ALIASES)}")
         full.append(resolved)
-    return full
+    if not full:
+        raise InputError(f"no execution provider was named: choose from auto, {', '.join(ALIASES)}")
+    return full[: full.index(CPU) + 1] if CPU in full else full
 
 
 def open_session(
@@ -147,13 +149,12 @@ def open_session(
         options.intra_op_num_threads = threads
     if "DmlExecutionProvider" in usable:
         options.enable_mem_pattern = False
-    runtime.set_default_logger_severity(4)  # a provider that cannot start writes its stack to C++ stderr otherwise
+    devices = [entry for entry in usable if entry != CPU]
     try:
-        session = runtime.InferenceSession(model, options, providers=[*[e for e in usable if e != CPU], CPU])
+        with _quiet(runtime) if devices else contextlib.nullcontext():
+            session = runtime.InferenceSession(model, options, providers=[*devices, CPU])
     except Exception as error:
         raise InputError(f"{name} cannot be run: {_first_line(error)}") from error
-    finally:
-        runtime.set_default_logger_severity(2)
     used = session.get_providers()[0]
     if wanted and used != wanted[0] and providers != "auto":
         reason = "its libraries or device are missing"
@@ -163,6 +164,19 @@ def open_session(
     elif strict and used != wanted[0]:
         raise ProviderUnavailableError(_refusal(wanted[0], used, runtime, "its libraries or device are missing"))
     return session
+
+
+@contextlib.contextmanager
+def _quiet(runtime: Any) -> Iterator[None]:
+    """Without the stack that a provider writes to C++ stderr when it cannot start.
+
+    The level is the whole program's and cannot be asked for; afterwards it is onnxruntime's own default (warnings).
+    """
+    runtime.set_default_logger_severity(4)
+    try:
+        yield
+    finally:
+        runtime.set_default_logger_severity(2)
 
 
 def _refusal(wanted: str, used: str, runtime: Any, reason: str) -> str:

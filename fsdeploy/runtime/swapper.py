@@ -41,12 +41,12 @@ class Swapper:
         threads: threads within one operator on the CPU; None = onnxruntime's choice.
         batch: most faces per run.
         mask: what is blended when calling the swapper: the model's own mask, the outline of the landmarks, an ellipse;
-            "auto" takes the model's own where it has one, else the outline.
-        match_color: shift the swapped face to the mean colour of the face that it replaces.
+            "auto" takes the model's own where it has one, else the outline. A whole-frame graph has its mask inside.
+        match_color: shift the swapped face to the mean colour of the face that it replaces; a whole-frame graph does.
         binding: keep input and output buffers on the provider's device; None = on a GPU only.
 
     Raises:
-        InputError: the file is missing, damaged, not fsdeploy's, or cannot be loaded.
+        InputError: the file is missing, damaged, not fsdeploy's, or cannot be loaded; or it cannot meet an option.
         HostileFileError: the file refers to data outside its folder.
         ProviderUnavailableError: `strict` and the provider does not run here; or onnxruntime is broken.
     """
@@ -73,8 +73,7 @@ class Swapper:
         if outline.external:
             raise InputError(f"{self.path} keeps weights in {outline.external[0]}: export it again as one file")
         self.format = str(self.metadata.extra.get("format", "onnx"))
-        if mask == "learned" and not self.metadata.has_mask:
-            raise InputError(f"{self.path} has no mask of its own: use mask='auto'")
+        self._check_options(mask, match_color)
         self._session = BoundSession(self.path, providers, strict, threads, binding)
         self.provider = self._session.provider
         self._check_borders()
@@ -147,6 +146,8 @@ class Swapper:
             InputError: another shape or type, or landmarks that all coincide.
         """
         self._check(frame, (None, None, 3), (np.uint8,), "the frame")
+        if not frame.size:
+            raise InputError(f"the frame must have at least one pixel, got {frame.shape}")
         points = np.asarray(landmarks, np.float64)
         if points.shape[-2:] != (68, 2) or points.ndim not in (2, 3):
             raise InputError(f"landmarks must be (68, 2) or (F, 68, 2), got {points.shape}")
@@ -217,6 +218,17 @@ class Swapper:
             images = [entry.transpose(0, 2, 3, 1) for entry in images]
         face = images[0][..., ::-1] if self.metadata.color_order == "rgb" else images[0]
         return np.ascontiguousarray(face, np.float32), images[1][..., 0] if len(images) > 1 else None
+
+    def _check_options(self, mask: MaskKind, match_color: bool) -> None:
+        """Refuse what this file cannot do, rather than do something else."""
+        inside = self.metadata.extra.get("mask")
+        if self.format == "frame":
+            if mask not in ("auto", inside):
+                raise InputError(f"{self.path} blends by its {inside} mask: export it again with --mask {mask}")
+            if not match_color:
+                raise InputError(f"{self.path} matches the colour itself: export it without --graph frame")
+        elif mask == "learned" and (not self.metadata.has_mask or inside not in (None, "learned")):
+            raise InputError(f"{self.path} has no mask of its own: use mask='auto'")
 
     def _check_borders(self) -> None:
         """Refuse a file whose graph is not what its metadata says."""

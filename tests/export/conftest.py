@@ -64,6 +64,39 @@ class TinyRgbModel(TinyModel):
     color_order = "rgb"
 
 
+class LargeEncoder(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 8, 5, 4, 2)
+
+    def forward(self, face: Tensor) -> Tensor:
+        return F.leaky_relu(self.conv(face), 0.1)
+
+
+class LargeDecoder(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.up = nn.Conv2d(8, 128, 3, padding=1)
+        self.face_out = nn.Conv2d(8, 3, 5, padding=2)
+
+    def forward(self, code: Tensor) -> list[Tensor]:
+        return [torch.sigmoid(self.face_out(F.pixel_shuffle(F.leaky_relu(self.up(code), 0.1), 4)))]
+
+
+@register
+class LargeModel(ModelBase):
+    """128 px and few weights: its patch is shrunk on most faces, and full of fine detail as long as it is untrained."""
+
+    name = "tiny128"
+
+    def __init__(self, *args: object, **kwargs: object) -> None:
+        super().__init__(*args, **kwargs)
+        self.input_shape = (3, 128, 128)
+
+    def build_model(self, inputs: list[tuple[int, ...]] | None = None) -> SharedEncoderNetwork:
+        return SharedEncoderNetwork(LargeEncoder(), LargeDecoder(), LargeDecoder())
+
+
 def write_model(folder: Path, model: type[ModelBase] = TinyModel, learn_mask: bool = False, **face: object) -> Path:
     """A model folder with seeded weights, strong enough that pictures differ."""
     torch.manual_seed(7)
@@ -92,3 +125,23 @@ def tiny_masked(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def tiny_rgb(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_model(tmp_path_factory.mktemp("models") / "rgb", TinyRgbModel, learn_mask=True)
+
+
+@pytest.fixture(scope="session")
+def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_model(tmp_path_factory.mktemp("models") / "large", LargeModel, centering="head")
+
+
+@pytest.fixture(scope="session")
+def hidden(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model whose learned mask is all but zero, whatever it sees."""
+    folder = tmp_path_factory.mktemp("models") / "hidden"
+    plugin = TinyRgbModel(folder, training=TrainingOptions(mask=MaskOptions(learn_mask=True)))
+    plugin.build()
+    with torch.no_grad():
+        for name, parameter in plugin.model.named_parameters():
+            if "mask_out" in name:
+                parameter.fill_(-20.0 if parameter.ndim == 1 else 0.0)
+    plugin.io.save(is_exit=True)
+    plugin.io.close()
+    return folder

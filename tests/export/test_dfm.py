@@ -177,6 +177,17 @@ def test_a_learned_mask_cannot_be_had_from_a_model_without_one(tiny: Path, tmp_p
     assert not list(tmp_path.iterdir())
 
 
+def test_an_ellipse_inside_a_file_is_not_taken_for_a_learned_mask(
+    tiny: Path, tiny_masked: Path, tmp_path: Path
+) -> None:
+    settings = ExportSettings(format="dfm")
+    drawn = export_model(tiny, tmp_path / "drawn.dfm", settings=settings).path
+    learned = export_model(tiny_masked, tmp_path / "learned.dfm", settings=settings).path
+    assert Swapper(learned, mask="learned").metadata.has_mask
+    with pytest.raises(InputError, match="has no mask of its own"):
+        Swapper(drawn, mask="learned")
+
+
 def test_ones_are_legal(tiny: Path, tmp_path: Path) -> None:
     settings = ExportSettings(format="dfm", mask="ones", crop="none")
     path = export_model(tiny, tmp_path / "me.dfm", settings=settings).path

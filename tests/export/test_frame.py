@@ -15,8 +15,9 @@ from onnx import helper
 
 from fsdeploy.convert.settings import Choice, build_look
 from fsdeploy.convert.swap import swap_frame
-from fsdeploy.errors import InputError
+from fsdeploy.errors import CheckFailedError, InputError
 from fsdeploy.export import ExportSettings, export_model
+from fsdeploy.export import frame as frame_export
 from fsdeploy.export.builder import Builder
 from fsdeploy.export.frame_geometry import align
 from fsdeploy.export.frame_parity import figure
@@ -152,3 +153,44 @@ def test_a_hull_needs_landmarks_and_crops_need_a_face_graph(tiny: Path, whole: P
         export_model(tiny, tmp_path / "w.onnx", settings=ExportSettings(graph="frame-matrix", mask="hull"))
     with pytest.raises(InputError, match="takes whole frames"):
         Swapper(whole).swap(np.zeros((1, 32, 32, 3), np.uint8))
+
+
+def test_a_model_that_hides_its_swap_is_judged_by_a_known_one(
+    hidden: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = ExportSettings(graph="frame")
+    path = export_model(hidden, tmp_path / "w.onnx", settings=settings).path
+    picture = smooth_frame()
+    assert np.array_equal(Swapper(path, "cpu")(picture, figure(90, 100, 70, 8)), picture), "the mask hides it all"
+    monkeypatch.setattr(frame_export, "_match_mean", lambda builder, swap, reference, mask: swap * 0.5)
+    with pytest.raises(CheckFailedError, match="differs from the numpy paste"):
+        export_model(hidden, tmp_path / "broken.onnx", settings=settings)
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["w.onnx", "w.onnx.json"]
+
+
+def test_faces_smaller_than_the_model_come_out_as_from_numpy(large: Path, tmp_path: Path) -> None:
+    graph = Swapper(export_model(large, tmp_path / "w.onnx", settings=ExportSettings(graph="frame")).path, "cpu")
+    face = Swapper(export_model(large, tmp_path / "f.onnx").path, "cpu")
+    picture = smooth_frame()
+    for width, degrees in ((14.3, 0), (22, -9), (31, 21), (47, 4)):
+        points = figure(width, 140.3, 96.8, degrees)
+        expected = face(picture, points).astype(int)
+        difference = np.abs(graph(picture, points) - expected)
+        changed = (expected != picture).sum()
+        assert changed > 400
+        assert (difference > 2).sum() <= 0.005 * changed and difference.max() <= 12
+
+
+@pytest.mark.parametrize("mask", [None, "ellipse"])
+def test_a_frame_graph_says_what_it_does_and_refuses_to_be_asked_for_more(
+    tiny_masked: Path, tmp_path: Path, mask: str | None
+) -> None:
+    settings = ExportSettings(graph="frame", mask=mask)
+    path = export_model(tiny_masked, tmp_path / "w.onnx", settings=settings).path
+    inside, other = (mask or "learned"), ("ellipse" if mask is None else "learned")
+    meta = Swapper(path, "cpu", mask=inside).metadata
+    assert meta.extra["mask"] == inside and not meta.has_mask, "it gives a frame and no mask"
+    with pytest.raises(InputError, match=f"by its {inside} mask: export it again with --mask {other}"):
+        Swapper(path, "cpu", mask=other)
+    with pytest.raises(InputError, match="matches the colour itself"):
+        Swapper(path, "cpu", match_color=False)

@@ -80,3 +80,25 @@ def test_resizing_a_patch_keeps_its_centres() -> None:
     small = resized_matrix(matrix, 128, 64)
     centre = np.linalg.inv(matrix[:, :2]) @ (np.array([63.5, 63.5]) - matrix[:, 2])
     np.testing.assert_allclose(small[:, :2] @ centre + small[:, 2], [31.5, 31.5])
+
+
+@pytest.mark.parametrize("scale", [0.8, 1.3, 2.6, 3.9])
+@pytest.mark.parametrize("shown", [(9, 17, 50, 58), (20, 3, 47, 61)])
+def test_what_a_face_looks_like_does_not_depend_on_how_much_of_it_the_mask_shows(
+    scale: float, shown: tuple[int, int, int, int]
+) -> None:
+    patch = np.random.default_rng(1).random((64, 64, 3)).astype(np.float32)
+    matrix = similarity(scale, 13, 0, 0)
+    matrix[:, 2] = 31.5 - matrix[:, :2] @ np.array([60.3, 49.8])
+    left, top, right, bottom = shown
+    alpha = np.zeros((64, 64), np.float32)
+    alpha[top:bottom, left:right] = 1
+    part, whole = np.zeros((2, 100, 120, 3), np.uint8)
+    paste_patch(part, patch, alpha, matrix)
+    paste_patch(whole, patch, np.ones((64, 64), np.float32), matrix)
+    y, x = np.mgrid[:100, :120]
+    u, v = np.einsum("ij,jhw->ihw", matrix[:, :2], np.stack([x, y])) + matrix[:, 2, None, None]
+    margin = 2 * max(scale, 1)  # the areas and samples that a frame's pixel is made of
+    inside = (u > left + margin) & (u < right - 1 - margin) & (v > top + margin) & (v < bottom - 1 - margin)
+    assert inside.sum() > 4
+    np.testing.assert_allclose(part[inside].astype(int), whole[inside], atol=1)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
@@ -169,6 +170,8 @@ def test_wrong_frames_and_landmarks_are_refused(tmp_path: Path) -> None:
         swapper(np.zeros((8, 8), np.uint8), landmarks())
     with pytest.raises(InputError, match=r"landmarks must be \(68, 2\) .* got \(5, 2\)"):
         swapper(frame(), np.zeros((5, 2)))
+    with pytest.raises(InputError, match=r"at least one pixel, got \(0, 10, 3\)"):
+        swapper(np.zeros((0, 10, 3), np.uint8), landmarks())
     with pytest.raises(InputError, match="finite"):
         swapper(frame(), np.full((68, 2), np.nan))
     with pytest.raises(InputError, match="one point"):
@@ -256,6 +259,60 @@ def test_cuda_without_a_gpu_runs_on_the_cpu_or_is_refused_when_strict(tmp_path: 
     with pytest.raises(ProviderUnavailableError, match="CUDAExecutionProvider does not run here"):
         Swapper(path, providers="cuda", strict=True)
     assert capfd.readouterr() == ("", ""), "no output of the runtime's own libraries"
+
+
+class OtherRuntime:
+    """An onnxruntime with a GPU provider that starts; remembers what it was asked for."""
+
+    __version__ = "1.2.3"
+    SessionOptions = staticmethod(onnxruntime.SessionOptions)
+
+    def __init__(self) -> None:
+        self.providers: list[str] = []
+        self.severities: list[int] = []
+
+    def get_available_providers(self) -> list[str]:
+        return ["CUDAExecutionProvider", "CPUExecutionProvider"]
+
+    def set_default_logger_severity(self, level: int) -> None:
+        self.severities.append(level)
+
+    def InferenceSession(self, model: str, options: object, providers: list[str]) -> OtherRuntime:  # noqa: N802
+        self.providers = providers
+        return self
+
+    def get_providers(self) -> list[str]:
+        return self.providers
+
+
+@pytest.mark.parametrize(
+    "asked, tried, levels",
+    [
+        ("cpu", ["CPU"], []),
+        ("cpu,cuda", ["CPU"], []),
+        (["cpu", "tensorrt"], ["CPU"], []),
+        ("cuda,cpu", ["CUDA", "CPU"], [4, 2]),
+        ("cuda,cpu,tensorrt", ["CUDA", "CPU"], [4, 2]),
+        ("auto", ["CUDA", "CPU"], [4, 2]),
+    ],
+)
+def test_the_first_provider_asked_for_is_tried_first_and_nothing_after_the_cpu(
+    monkeypatch: pytest.MonkeyPatch, asked: str | list[str], tried: list[str], levels: list[int]
+) -> None:
+    from fsdeploy.runtime import providers
+
+    runtime = OtherRuntime()
+    monkeypatch.setattr(providers, "import_onnxruntime", lambda: runtime)
+    session = providers.open_session("m.onnx", "m.onnx", asked, strict=True)
+    assert session.get_providers() == [f"{name}ExecutionProvider" for name in tried]
+    assert runtime.severities == levels, "the log level of the embedding program is left alone for the CPU"
+
+
+@pytest.mark.parametrize("asked", [[], ()])
+def test_an_empty_list_of_providers_is_refused(tmp_path: Path, asked: list[str]) -> None:
+    for strict in (False, True):
+        with pytest.raises(InputError, match="no execution provider was named: choose from auto"):
+            Swapper(model(tmp_path / "m.onnx"), asked, strict=strict)
 
 
 def test_two_onnxruntime_wheels_are_reported_with_the_repair(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
