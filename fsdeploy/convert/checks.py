@@ -13,8 +13,7 @@ from fsdeploy.convert.images import ImageFolderWriter
 from fsdeploy.convert.landmarks import FaceIndex
 from fsdeploy.convert.plugin import MASK, MaskSource, Writer
 from fsdeploy.convert.settings import Choice
-from fsdeploy.convert.shard import frame_count
-from fsdeploy.convert.sources import FrameSource, ImageFolder, VideoFile, frame_number
+from fsdeploy.convert.sources import FrameSource, ImageFolder, VideoFile, frame_number, frame_times
 from fsdeploy.errors import InputError
 
 Ranges = Sequence[tuple[int, int]]
@@ -58,9 +57,14 @@ def check_faces(faces: FaceIndex, source: FrameSource) -> None:
 
 
 def _check_indices(faces: FaceIndex, source: VideoFile) -> None:
-    """Headers only hint at a video's length: what they rule out is counted."""
-    if source.info.count is None or min(map(int, faces.frames), default=0) >= source.info.count:
-        faces.check_indices(frame_count(source), source.path)
+    """Refuse landmarks by index that all lie behind a video's end, as far as its length can be known."""
+    count = source.info.count
+    if count is None or min(map(int, faces.frames), default=0) >= count:
+        # Headers only hint at a length: what they rule out is counted.
+        times = frame_times(source.path)
+        count = count if times is None else len(times)
+    if count is not None:
+        faces.check_indices(count, source.path)
 
 
 def _check_sizes(faces: FaceIndex, source: FrameSource) -> None:
@@ -98,16 +102,18 @@ def check_mask(choice: Choice, faces: FaceIndex) -> None:
     Raises:
         InputError: with the names there are.
     """
-    drawn = plugin.names(MASK, MaskSource)
+    drawn = set(plugin.names(MASK, MaskSource)) - {"stored"}
+    # Old files hold drawn masks under the names of those that draw them again; they are not taken from the files.
+    stored = {name for entry in faces.frames.values() for face in entry for name in face.masks} - drawn
     wanted = choice.options(MASK, "stored").get("name", "") if choice.mask == "stored" else choice.mask
-    if not wanted or wanted in drawn:
+    if wanted in stored or choice.mask in drawn or (choice.mask == "stored" and not wanted and stored):
         return
-    stored = {name for entry in faces.frames.values() for face in entry for name in face.masks}
-    if wanted not in stored:
-        known = sorted({*drawn, *stored})
-        near = difflib.get_close_matches(wanted, known, n=1)
-        hint = f"did you mean '{near[0]}'?" if near else f"choose from {', '.join(known)}"
-        raise InputError(f"no face of {faces.source} holds a mask '{wanted}', and no plugin draws it: {hint}")
+    if choice.mask == "stored" and not wanted:
+        raise InputError(f"no face of {faces.source} holds a mask: choose from {', '.join(sorted(drawn))}")
+    known = sorted({*drawn, *stored})
+    near = difflib.get_close_matches(wanted, known, n=1)
+    hint = f"did you mean '{near[0]}'?" if near else f"choose from {', '.join(known)}"
+    raise InputError(f"no face of {faces.source} holds a mask '{wanted}', and no plugin draws it: {hint}")
 
 
 def check_ranges(ranges: Ranges, source: FrameSource) -> None:

@@ -135,6 +135,24 @@ def test_numbers_of_which_none_is_a_frame_are_refused(tmp_path, dimmer, fsdeploy
     assert fsdeploy(*options, write_landmarks(tmp_path / "near.json", {"2": [FACE], "4": [FACE]}))[0] == 0
 
 
+def test_a_video_that_does_not_say_its_length_is_not_refused(tmp_path, dimmer, fsdeploy, monkeypatch) -> None:
+    from dataclasses import replace
+
+    from fsdeploy.convert import checks, command
+    from fsdeploy.convert.sources import VideoFile
+
+    def opened(path: Path) -> VideoFile:
+        source = VideoFile(path)
+        source.info = replace(source.info, count=None)
+        return source
+
+    monkeypatch.setattr(command, "open_source", opened)
+    monkeypatch.setattr(checks, "frame_times", lambda path: None)
+    clip = write_clip(tmp_path / "c.mp4", [np.zeros((48, 64, 3), np.uint8)] * 3)
+    faces = write_landmarks(tmp_path / "l.json", {"2": [FACE]})
+    assert fsdeploy("convert", "-m", dimmer, "-i", clip, "-l", faces, "-o", tmp_path / "o.mp4")[0] == 0
+
+
 def test_one_frame_under_two_numbers_is_refused(tmp_path) -> None:
     with pytest.raises(InputError, match=r"l\.json.*frame 1 twice"):
         read_landmarks(write_landmarks(tmp_path / "l.json", {"1": [FACE], "01": [FACE]}))

@@ -156,6 +156,10 @@ def test_a_mask_that_nobody_draws_or_stores_is_refused(tmp_path, dimmer, fsdeplo
     assert code == 2 and "bisenet-fp_face" in err
     code, _, err = fsdeploy(*options, "--mask", "stored", "--set", "mask.stored.name=unet-dfl")
     assert code == 2 and "unet-dfl" in err
+    plain = write_landmarks(tmp_path / "l.json", {"a_1.png": [FACE]})
+    bare = ("convert", "-m", dimmer, "-i", frames, "-l", plain, "-o", tmp_path / "o")
+    code, _, err = fsdeploy(*bare, "--mask", "stored")
+    assert code == 2 and "l.json" in err and "extended" in err
     code, out, err = fsdeploy(*options, "--mask", "bisenet-fp_face")  # one face of two has it
     assert code == 0 and "no mask 'bisenet-fp_face' for a face" in out, err
 
