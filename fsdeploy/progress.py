@@ -5,9 +5,11 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from types import TracebackType
 from typing import Self
+
+from fsdeploy.terminal import console, guarded_streams, is_guarded
 
 _LOG_INTERVAL_S = 10.0
 
@@ -32,27 +34,29 @@ class Progress:
         self._started = time.monotonic()
         self._last_line = self._started
         self._note = ""
+        self._guard = ExitStack()
 
     def __enter__(self) -> Self:
         if self._live:
-            from rich.console import Console
             from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
             from rich.progress import Progress as RichProgress
 
             self._bar = RichProgress(
-                TextColumn("{task.description}"),
+                TextColumn("{task.description}", markup=False),
                 BarColumn(),
                 MofNCompleteColumn(),
-                TextColumn("{task.fields[note]}"),
+                TextColumn("{task.fields[note]}", markup=False),
                 TimeElapsedColumn(),
                 TimeRemainingColumn(),
-                console=Console(stderr=True),
+                console=console(stderr=True),
             )
             try:
                 self._bar.start()
                 self._task = self._bar.add_task(self.title, total=self.total, note="")
             except (OSError, ValueError):
                 self._live, self._quiet = False, True
+            if self._live and is_guarded():  # while a bar is alive rich reads colours out of what others print
+                self._guard.enter_context(guarded_streams())
         return self
 
     def advance(self, steps: int = 1, note: str | None = None) -> None:
@@ -78,6 +82,7 @@ class Progress:
         self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
     ) -> None:
         if self._live:
+            self._guard.close()
             with _nobody_reads():
                 self._bar.stop()
 

@@ -13,7 +13,7 @@ SOURCES = {
     "fsdeploy_plugins": ROOT / "plugins" / "fsdeploy_plugins",
     "fsdeploy_converters": ROOT / "converters" / "fsdeploy_converters",
 }
-GROUND = {"errors", "files", "images", "progress", "config"}
+GROUND = {"errors", "files", "images", "progress", "terminal", "config"}
 ALLOWED: dict[str, set[str]] = {
     "ground": set(),
     "config": set(),
@@ -55,7 +55,7 @@ def room_of(module: str) -> str:
     parts = module.split(".")
     if parts[0] != "fsdeploy":
         return parts[0].removeprefix("fsdeploy_")
-    if len(parts) == 1 or parts[1] in {"errors", "files", "images", "progress", "__main__"}:
+    if len(parts) == 1 or parts[1] in {"errors", "files", "images", "progress", "terminal", "__main__"}:
         return "ground"
     return parts[1]
 

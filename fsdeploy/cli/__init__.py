@@ -12,6 +12,10 @@ import click
 
 from fsdeploy import __version__
 from fsdeploy.errors import FsdeployError
+from fsdeploy.terminal import guarded_streams
+
+# Before click 8.2 a group prints its help itself.
+_NO_COMMAND: type[click.UsageError] | tuple[()] = getattr(click.exceptions, "NoArgsIsHelpError", ())
 
 # command: (module that holds a click command of the same name with "-" as "_", one line for the list)
 COMMANDS: dict[str, tuple[str, str]] = {
@@ -75,12 +79,20 @@ def cli() -> None:
     """
 
 
-def main() -> None:
+def main() -> NoReturn:
     """Entry point of the `fsdeploy` command: a user's error becomes one line and its exit code."""
+    with guarded_streams():
+        _run()
+
+
+def _run() -> NoReturn:
     try:
         result = cli(standalone_mode=False)
     except FsdeployError as error:
         _fail(str(error), error.exit_code)
+    except _NO_COMMAND as error:  # a command of commands, typed alone: its help
+        error.show()
+        sys.exit(error.exit_code)
     except click.ClickException as error:
         _fail(error.format_message(), error.exit_code)
     except (click.Abort, KeyboardInterrupt):

@@ -66,24 +66,24 @@ def _run_command(arguments: Sequence[str]) -> None:
 
 
 def _show(outcome: Outcome) -> None:
-    from rich.console import Console
     from rich.table import Table
 
     from fsdeploy.demo.chain import OUTPUTS, rows
+    from fsdeploy.terminal import console
 
-    console = Console(highlight=False)
+    screen = console()
     if outcome.figures is not None:
         table = Table(title=f"A to B, {outcome.figures.faces} scenes that were not trained on")
         for heading in ("figure", "value", "needed", ""):
             table.add_column(heading)
         for row in rows(outcome.figures):
             table.add_row(row.text, row.shown, row.shown_limit, "met" if row.met else "MISSED")
-        console.print()
-        console.print(table)
+        screen.print()
+        screen.print(table)
     files = Table(show_header=False, box=None)
     for name in outcome.as_dict()["files"]:
         files.add_row(f"  {name}", OUTPUTS[name])
-    console.print(f"\nIn {outcome.folder}:")
-    console.print(files)
+    screen.print(f"\nIn {outcome.folder}:")
+    screen.print(files)
     spent = ", ".join(f"{name} {seconds:.0f} s" for name, seconds in outcome.seconds.items())
-    console.print(f"time: {sum(outcome.seconds.values()):.0f} s ({spent})")
+    screen.print(f"time: {sum(outcome.seconds.values()):.0f} s ({spent})")

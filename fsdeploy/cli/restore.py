@@ -55,8 +55,9 @@ def _print_points(points: list[RestorePoint], as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps([dataclasses.asdict(point) for point in points], indent=2))
         return
-    from rich.console import Console
     from rich.table import Table
+
+    from fsdeploy.terminal import console
 
     table = Table("kind", "iteration", "saved", "optimizer", "state")
     for point in points:
@@ -64,4 +65,4 @@ def _print_points(points: list[RestorePoint], as_json: bool) -> None:
         table.add_row(
             point.kind, str(point.iterations), saved, "yes" if point.has_optimizer else "no", point.problem or "good"
         )
-    Console().print(table)
+    console().print(table)

@@ -211,10 +211,10 @@ def _no_empty_folder(folder: Path) -> Iterator[None]:
 
 def print_summary(arguments: TrainArguments) -> None:
     """Print the parts of a model, new or existing, and their layers."""
-    from rich.console import Console
     from rich.table import Table
 
     from fsdeploy.model.weights import sub_models
+    from fsdeploy.terminal import console
 
     kind = model_class(arguments.plugin)
     training, own = gather_options(kind, arguments.model_dir, arguments.config_file, arguments.settings)
@@ -232,6 +232,6 @@ def print_summary(arguments: TrainArguments) -> None:
             shape = " ".join("x".join(map(str, tensor.shape)) for tensor in own_parameters)
             table.add_row(part, name, type(layer).__name__, shape, f"{count:,}")
     info = model.info()
-    console = Console()
-    console.print(table)
-    console.print(f"{kind.name}: {total:,} parameters, input {info.input_size} px, outputs {info.output_sizes} px")
+    screen = console()
+    screen.print(table)
+    screen.print(f"{kind.name}: {total:,} parameters, input {info.input_size} px, outputs {info.output_sizes} px")
