@@ -1,7 +1,7 @@
 """What reaches the terminal: the one place where text from files loses its power over it.
 
-Names, versions and messages come from files of strangers. Printed as they are, an escape sequence in them could colour,
-move, overwrite or answer for the user. So the command line writes through `guarded_streams`, and tables through `console`.
+Names, versions and messages come from files of strangers. An escape sequence in them could colour the screen, write
+over it or answer for the user. So the command line writes through `guarded_streams`, and tables through `console`.
 """
 
 from __future__ import annotations
@@ -17,9 +17,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 # Control characters but tab and newline, line separators, lone surrogates, and marks that change the reading direction.
-_CONTROL = re.compile(
-    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"  # noqa: PLE2502
-)
+_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 def printable(text: str, encoding: str = "utf-8") -> str:
@@ -87,7 +85,7 @@ def guarded_streams() -> Iterator[None]:
     before = sys.stdout, sys.stderr
     # A program without a console has no streams.
     guarded = [None if stream is None else cast("TextIO", GuardedStream(stream)) for stream in before]
-    sys.stdout, sys.stderr = guarded  # type: ignore[assignment]
+    sys.stdout, sys.stderr = guarded
     try:
         yield
     finally:
@@ -101,7 +99,7 @@ def console(stderr: bool = False) -> Console:
     from rich.text import Text
 
     class PlainTextConsole(Console):
-        def render_str(self, text: str, **style: Any) -> Text:  # type: ignore[override]
+        def render_str(self, text: str, **style: Any) -> Text:
             # Before the width is taken, so that columns stay columns.
             return super().render_str(printable(text, self.encoding), **style)
 

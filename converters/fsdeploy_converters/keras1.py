@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 
-from fsdeploy.model.migration import MigratedModel
+from fsdeploy.model.migration import LegacyFile, MigratedModel
 from fsdeploy_converters import limits
 from fsdeploy_converters.assign import stored_tensors
 from fsdeploy_converters.errors import damaged, shown, unsupported
@@ -16,6 +16,7 @@ from fsdeploy_converters.keras_graph import Keras2Reader, KerasNet
 from fsdeploy_converters.layer_config import Dialect
 from fsdeploy_converters.legacy_state import migrated_state
 from fsdeploy_converters.locate import is_hdf5, part_files, prefix_of, state_file
+from fsdeploy_converters.look import look_at_hdf5
 from fsdeploy_converters.part_nets import compose, wiring
 from fsdeploy_converters.strict_json import read_object
 from fsdeploy_converters.translate import translate
@@ -35,6 +36,9 @@ class Converter:
         if first is None or not is_hdf5(first):
             return False
         return Hdf5File(Window.whole(first), limits.KERAS2_HDF5, str(first)).names("", "layer_names") is None
+
+    def look(self, path: Path) -> LegacyFile:
+        return look_at_hdf5(path)
 
     def read(self, path: Path, resources: ExitStack, with_optimizer: bool = True) -> MigratedModel:
         paths = part_files(path)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import ExitStack
 from pathlib import Path
 
-from fsdeploy.model.migration import MigratedModel
+from fsdeploy.model.migration import LegacyFile, MigratedModel
 from fsdeploy_converters import limits
 from fsdeploy_converters.assign import stored_tensors
 from fsdeploy_converters.errors import shown, unsupported
@@ -16,6 +16,7 @@ from fsdeploy_converters.keras_graph import Keras2Reader, KerasNet
 from fsdeploy_converters.layer_config import Dialect
 from fsdeploy_converters.legacy_state import migrated_state
 from fsdeploy_converters.locate import is_hdf5, part_files, single_file, state_file
+from fsdeploy_converters.look import look_at_hdf5
 from fsdeploy_converters.strict_json import read_object
 from fsdeploy_converters.translate import Slot, translate
 from fsdeploy_converters.window import Window
@@ -33,6 +34,9 @@ class Converter:
             return False
         file = single_file(path)
         return file is not None and is_hdf5(file)
+
+    def look(self, path: Path) -> LegacyFile:
+        return look_at_hdf5(path)
 
     def read(self, path: Path, resources: ExitStack, with_optimizer: bool = True) -> MigratedModel:
         model = single_file(path)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fsdeploy.model.migration import MigratedModel, MigratedOptimizer
+from fsdeploy.model.migration import LegacyFile, MigratedModel, MigratedOptimizer
 from fsdeploy_converters import limits
 from fsdeploy_converters.archive import Archive
 from fsdeploy_converters.assign import stored_tensors
@@ -22,6 +22,7 @@ from fsdeploy_converters.keras_graph import Keras3Reader
 from fsdeploy_converters.layer_config import Dialect
 from fsdeploy_converters.legacy_state import migrated_state
 from fsdeploy_converters.locate import is_zip, single_file, state_file
+from fsdeploy_converters.look import look_at_archive
 from fsdeploy_converters.strict_json import read_object
 from fsdeploy_converters.translate import Slot, Translated, translate
 from fsdeploy_converters.window import Window
@@ -53,6 +54,9 @@ class Converter:
     def recognises(self, path: Path) -> bool:
         archive = archive_of(path)
         return archive is not None and OPTIMIZER not in archive.members
+
+    def look(self, path: Path) -> LegacyFile:
+        return look_at_archive(path)
 
     def read(self, path: Path, resources: ExitStack, with_optimizer: bool = True) -> MigratedModel:
         opened = open_archive(path, resources, self.format)

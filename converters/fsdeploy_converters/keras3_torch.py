@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from fsdeploy.errors import FsdeployError
-from fsdeploy.model.migration import MigratedModel, MigratedOptimizer
+from fsdeploy.model.migration import LegacyFile, MigratedModel, MigratedOptimizer
 from fsdeploy.model.tensor_stream import StoredTensor
 from fsdeploy_converters import optimizer_state
 from fsdeploy_converters.errors import shown
 from fsdeploy_converters.keras3 import OPTIMIZER, Opened, archive_of, open_archive, with_state
+from fsdeploy_converters.look import look_at_archive
 from fsdeploy_converters.optimizer_state import OptimizerDroppedError, built
 from fsdeploy_converters.torch_archive import TensorRef, TorchArchive
 from fsdeploy_converters.translate import Slot
@@ -38,6 +39,9 @@ class Converter:
     def recognises(self, path: Path) -> bool:
         archive = archive_of(path)
         return archive is not None and OPTIMIZER in archive.members
+
+    def look(self, path: Path) -> LegacyFile:
+        return look_at_archive(path)
 
     def read(self, path: Path, resources: ExitStack, with_optimizer: bool = True) -> MigratedModel:
         opened = open_archive(path, resources, self.format)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import click
+
+from fsdeploy.cli.json_output import json_text
 
 
 @click.command("add-headers")
@@ -40,7 +41,7 @@ def add_headers(faces: Path, alignments: Path, output: Path, as_json: bool, quie
         strangers = write_with_headers(files, known, output, progress.advance)
     found = len(files) - len(strangers)
     if as_json:
-        click.echo(json.dumps({"found": found, "output": str(output), "not_found": [path.name for path in strangers]}))
+        click.echo(json_text({"found": found, "output": str(output), "not_found": [path.name for path in strangers]}))
     else:
         click.echo(f"{found} of {len(files)} faces found and written to {output}")
         if strangers:

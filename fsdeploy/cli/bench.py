@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+
+from fsdeploy.cli.json_output import json_text
 
 if TYPE_CHECKING:
     from fsdeploy.runtime.bench import Timing
@@ -43,7 +44,7 @@ def bench(
     megabytes = file.stat().st_size / 1e6
     if as_json:
         rows = [dataclasses.asdict(entry) for entry in timings]
-        click.echo(json.dumps({"file": str(file), "megabytes": megabytes, "timings": rows}, indent=2))
+        click.echo(json_text({"file": str(file), "megabytes": megabytes, "timings": rows}))
         return
     _print_table(f"{file}, {megabytes:.1f} MB", timings)
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from pathlib import Path
 from typing import Any
 
 import click
+
+from fsdeploy.cli.json_output import json_text
 
 
 @click.command()
@@ -31,7 +32,7 @@ def check(file: Path, apps: tuple[Any, ...], faces: Path | None, as_json: bool) 
 
     findings = check_file(file, apps, faces)
     if as_json:
-        click.echo(json.dumps([dataclasses.asdict(finding) for finding in findings], indent=2))
+        click.echo(json_text([dataclasses.asdict(finding) for finding in findings]))
     else:
         for finding in findings:
             detail = f": {finding.detail}" if finding.detail else ""

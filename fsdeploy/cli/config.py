@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from fsdeploy.cli.json_output import json_text
+
 
 @click.group()
 def config() -> None:
@@ -79,9 +81,7 @@ def show(file: Path | None, as_json: bool) -> None:
     values = OptionValues() if file is None else read_file(file, plugins)
     rows = option_rows(values, plugins)
     if as_json:
-        import json
-
-        click.echo(json.dumps([row.as_json() for row in rows], indent=2))
+        click.echo(json_text([row.as_json() for row in rows]))
         return
     from rich.console import Console
     from rich.table import Table

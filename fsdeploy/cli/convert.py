@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from fsdeploy.cli.json_output import json_text
 from fsdeploy.errors import CheckFailedError
 
 _FILE = click.Path(path_type=Path)
@@ -81,9 +82,7 @@ def convert(**chosen: Any) -> None:
 
     report, lines = run(chosen)
     if chosen["as_json"]:
-        import json
-
-        click.echo(json.dumps(report.as_dict(), indent=2))
+        click.echo(json_text(report.as_dict()))
     for line in lines:
         click.echo(line, err=chosen["as_json"])
     if report.stopped == INTERRUPTED:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from fsdeploy.cli.json_output import json_text
 from fsdeploy.errors import CheckFailedError
 
 if TYPE_CHECKING:
@@ -41,8 +42,6 @@ def demo(output: Path, data_only: bool, seed: int, iterations: int, force: bool,
 
     Exit code: 0 the swap passes all three checks, 1 it does not, 2 the folder cannot be used.
     """
-    import json
-
     from fsdeploy.demo.chain import DemoSettings, run_demo
 
     settings = DemoSettings(output, seed, iterations, data_only=data_only, force=force)
@@ -50,7 +49,7 @@ def demo(output: Path, data_only: bool, seed: int, iterations: int, force: bool,
     with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
         outcome = run_demo(settings, _run_command, click.echo)
     if as_json:
-        click.echo(json.dumps(outcome.as_dict(), indent=2))
+        click.echo(json_text(outcome.as_dict()))
     else:
         _show(outcome)
     if outcome.figures is not None and not outcome.figures.met:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from fsdeploy.cli.json_output import json_text
 from fsdeploy.errors import InputError
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def export(
     target = output or default_output(model_dir, kind, swap_sides)
     with stage(f"Exporting {model_dir} to {target}", quiet=as_json):
         report = export_model(model_dir, target, swap_sides, settings=settings, force=force)
-    click.echo(json.dumps(report_values(report), indent=2) if as_json else report_text(report, kind))
+    click.echo(json_text(report_values(report)) if as_json else report_text(report, kind))
 
 
 def default_output(model_dir: Path, kind: str, swap_sides: bool) -> Path:

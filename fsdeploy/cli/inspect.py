@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import time
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 
+from fsdeploy.cli.json_output import json_text
 from fsdeploy.errors import CorruptModelError, FsdeployError, InputError
 
 Facts = dict[str, Any]
@@ -19,7 +20,6 @@ Facts = dict[str, Any]
 
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 _PNG = b"\x89PNG\r\n\x1a\n"
-_MAX_JSON = 16 << 20
 _JSON_ONLY = ("config",)  # too long for a table
 
 
@@ -37,7 +37,7 @@ def inspect(path: Path, as_json: bool) -> None:
     """
     facts = describe(path)
     if as_json:
-        click.echo(json.dumps(facts, indent=2))
+        click.echo(json_text(facts))
     else:
         _print_tables(facts)
 
@@ -62,10 +62,8 @@ def _recognise(path: Path) -> tuple[str, Callable[[Path], Facts]]:
         raise InputError(f"cannot read {path}: {error.strerror}: name a model folder or a file") from error
     if start.startswith(_PNG):
         return "face image", _face
-    if start.startswith(_HDF5):
-        return "legacy model", _hdf5
-    if start.startswith(b"PK"):
-        return "legacy model", _keras
+    if start.startswith((_HDF5, b"PK")):
+        return "legacy model", _legacy
     if path.suffix.lower() in (".onnx", ".dfm"):
         return "ONNX model", _onnx
     if ".safetensors" in path.suffixes or start[8:] == b"{":
@@ -227,48 +225,28 @@ def _alignments(path: Path) -> Facts:
     }
 
 
-def _hdf5(path: Path) -> Facts:
-    import h5py
+def _legacy(path: Path) -> Facts:
+    from fsdeploy.model.migration import find_converter
 
-    try:
-        with h5py.File(path, "r") as opened:
-            version = opened.attrs.get("keras_version")
-            groups = sorted(opened)
-    except (OSError, RuntimeError, ValueError, TypeError) as error:
-        raise InputError(f"{path} is a damaged HDF5 file: {error}") from error
-    if version is None and "model_weights" not in groups and "layer_names" not in groups:
-        return {"format": "HDF5, not a Keras model", "groups": groups[:20]}
-    text = version.decode() if isinstance(version, bytes) else str(version or "unknown")
-    return {"format": f"Keras HDF5, Keras {text}", "next": _migrate(path)}
-
-
-def _keras(path: Path) -> Facts:
-    try:
-        with zipfile.ZipFile(path) as opened:
-            names = opened.namelist()
-            if "model.weights.h5" not in names or "config.json" not in names:
-                return {"format": "zip archive, not a Keras model", "members": names[:20]}
-            about = opened.getinfo("metadata.json") if "metadata.json" in names else None
-            metadata = json.loads(opened.read(about)) if about and about.file_size < _MAX_JSON else {}
-    except (OSError, ValueError, RecursionError, RuntimeError, zipfile.BadZipFile) as error:
-        raise InputError(f"{path} is a damaged zip archive: {error}") from error
-    version = metadata.get("keras_version", "unknown") if isinstance(metadata, dict) else "unknown"
-    return {
-        "format": f"Keras archive, Keras {version}",
-        "has_optimizer": "optimizer.pt" in names,
-        "next": _migrate(path),
-    }
-
-
-def _migrate(path: Path) -> str:
-    return f"turn it into a model folder: fsdeploy migrate {path}"
+    found = find_converter(path).look(path)
+    following = {"next": f"turn it into a model folder: fsdeploy migrate {path}"} if found.is_model else {}
+    return {"format": found.format, **found.facts, **following}
 
 
 def _json_or_text(text: str) -> Any:
     try:
-        return json.loads(text)
+        return json.loads(text, parse_constant=_no_json, parse_float=_finite)
     except (ValueError, RecursionError):
         return text
+
+
+def _no_json(name: str) -> float:
+    raise ValueError(f"{name} is no JSON")
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    return value if math.isfinite(value) else _no_json(text)
 
 
 def _product(shape: list[int]) -> int:
@@ -287,25 +265,25 @@ def _without(entry: Facts, *keys: str) -> Facts:
 
 
 def _print_tables(facts: Facts) -> None:
-    from rich.console import Console
-    from rich.markup import escape
     from rich.table import Table
 
-    console = Console()
+    from fsdeploy.terminal import console
+
+    screen = console()
     summary = Table(show_header=False, box=None, pad_edge=False)
     tables = {key: value for key, value in facts.items() if value and _is_table(value)}
     for key, value in facts.items():
         if key in tables or key in _JSON_ONLY or value in (None, "", [], {}):
             continue
         for name, entry in _flat(key, value):
-            summary.add_row(escape(name.replace("_", " ")), escape(_shown(entry)))
-    console.print(summary)
+            summary.add_row(name.replace("_", " "), _shown(entry))
+    screen.print(summary)
     for key, rows in tables.items():
         columns = list(dict.fromkeys(column for row in rows for column in row))
         table = Table(*columns, title=key.replace("_", " "), title_justify="left")
         for row in rows:
-            table.add_row(*(escape(_shown(row.get(column, ""))) for column in columns))
-        console.print(table)
+            table.add_row(*(_shown(row.get(column, "")) for column in columns))
+        screen.print(table)
 
 
 def _flat(key: str, value: Any) -> list[tuple[str, Any]]:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from fsdeploy.cli.json_output import json_text
 from fsdeploy.errors import CheckFailedError, InputError
 
 _FILE = click.Path(path_type=Path)
@@ -54,9 +55,7 @@ def join(
     if signing is not None and output.is_file():
         sign_file(output, signing, {"model_sha256": report["model"]["sha256"]}, source or Path(report["input"]))
     if as_json:
-        import json
-
-        click.echo(json.dumps(report, indent=2))
+        click.echo(json_text(report))
     else:
         frames = report["frames"]
         click.echo(f"{report['parts']} parts, {frames['written']} frames, {frames['failed']} failed: wrote {output}")

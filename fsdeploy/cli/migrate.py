@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from fsdeploy.cli.json_output import json_text
 from fsdeploy.errors import CheckFailedError, InputError
 
 if TYPE_CHECKING:
@@ -111,7 +111,7 @@ def _export(folder: Path, kind: str, swapped: bool, quiet: bool) -> dict[str, An
 def _as_json(found: MigrationReport, exported: list[dict[str, Any]], sheet: str | None) -> str:
     from fsdeploy.model.migrate import to_json
 
-    return json.dumps({**to_json(found), "exported": exported, "preview": sheet}, indent=2)
+    return json_text({**to_json(found), "exported": exported, "preview": sheet})
 
 
 def _as_text(found: MigrationReport, exported: list[dict[str, Any]], sheet: str | None) -> str:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Literal
 
 import click
+
+from fsdeploy.cli.json_output import json_text
 
 _PATH = click.Path(path_type=Path)
 
@@ -82,5 +83,5 @@ def preview_data(
     )
     feeds, targets, meta = next(loader)
     write_image(output, contact_sheet(feeds, targets, meta, [input_a.name, input_b.name]))
-    summary = json.dumps([scan.as_dict() for scan in loader.scans], indent=2)
+    summary = json_text([scan.as_dict() for scan in loader.scans])
     click.echo(summary if as_json else f"{loader.table}\n{output}")

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from fsdeploy.cli.json_output import json_text
 from fsdeploy.errors import InputError
 
 if TYPE_CHECKING:
@@ -46,14 +46,14 @@ def restore(model_dir: Path, backup: bool, snapshot: int | None, list_only: bool
         archive = backups.restore(snapshot)
     source = "backup" if snapshot is None else f"snapshot {snapshot}"
     if as_json:
-        click.echo(json.dumps({"restored": source, "archive": str(archive)}))
+        click.echo(json_text({"restored": source, "archive": str(archive)}))
     else:
         click.echo(f"{source} of '{name}' restored in {model_dir}; the files before it are in {archive}")
 
 
 def _print_points(points: list[RestorePoint], as_json: bool) -> None:
     if as_json:
-        click.echo(json.dumps([dataclasses.asdict(point) for point in points], indent=2))
+        click.echo(json_text([dataclasses.asdict(point) for point in points]))
         return
     from rich.table import Table
 

@@ -64,6 +64,18 @@ class MigratedModel:
     """Versions found in the file, kept with the model."""
 
 
+@dataclass(frozen=True)
+class LegacyFile:
+    """What a file is, told without reading its graph or weights."""
+
+    format: str
+    """Format with its version, for people, for example "Keras HDF5, Keras 2.10.0"."""
+    is_model: bool
+    """False: a file of that kind which holds something else."""
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    """What else is known, JSON values."""
+
+
 class Converter(Protocol):
     """Reads one format."""
 
@@ -75,6 +87,13 @@ class Converter(Protocol):
 
         Raises:
             FsdeployError: the file is of this family of formats but damaged or hostile.
+        """
+
+    def look(self, path: Path) -> LegacyFile:
+        """Say what a recognised file is, as quickly and as safely as `recognises`.
+
+        Raises:
+            FsdeployError: it is damaged or hostile.
         """
 
     def read(self, path: Path, resources: ExitStack, with_optimizer: bool = True) -> MigratedModel:

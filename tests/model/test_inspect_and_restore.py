@@ -16,7 +16,7 @@ from tiny_model import CountingOptimizer, TinyModel
 
 from fsdeploy.cli.inspect import inspect
 from fsdeploy.cli.restore import restore
-from fsdeploy.errors import FsdeployError, InputError
+from fsdeploy.errors import CorruptModelError, FsdeployError, InputError
 from fsdeploy.model.folder import load_model
 
 
@@ -103,6 +103,59 @@ def test_legacy_files_are_named_and_point_to_migrate(tmp_path: Path) -> None:
         assert found["kind"] == "legacy model"
         assert version in str(found["format"])
         assert "fsdeploy migrate" in str(found["next"])
+
+
+def test_a_strangers_hdf5_is_not_opened_in_this_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some damaged files make the HDF5 library run without end or crash: a child with limits looks at them."""
+    for name, attributes in (("2.h5", {"keras_version": "2.3.1"}), ("none.h5", {})):
+        with h5py.File(tmp_path / name, "w") as file:
+            file.attrs.update(attributes)
+            file["x"] = np.zeros(3, np.float32)
+
+    def hang(*_: object, **__: object) -> None:
+        raise AssertionError("opened here")
+
+    monkeypatch.setattr(h5py, "File", hang)
+    assert facts(tmp_path / "2.h5")["format"] == "Keras HDF5, Keras 2.3.1"
+    other = facts(tmp_path / "none.h5")
+    assert (other["format"], other["names"]) == ("HDF5, not a Keras model", ["x"])
+    assert "next" not in other
+
+
+def test_a_file_that_outlasts_the_limit_of_time_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from fsdeploy_converters import child
+
+    with h5py.File(tmp_path / "slow.h5", "w") as file:
+        file.attrs["keras_version"] = "2.3.1"
+    monkeypatch.setattr(child, "SECONDS", 0.0)
+    child.stop()
+    with pytest.raises(FsdeployError, match=r"slow\.h5.*does not come to an end"):
+        run(inspect, tmp_path / "slow.h5")
+
+
+def test_odd_versions_and_damaged_members_are_told_in_one_line(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "text.h5", "w") as file:
+        file.attrs.create("keras_version", b"2.\xff\xfe", dtype=h5py.string_dtype("utf-8", 4))
+    with h5py.File(tmp_path / "numbers.h5", "w") as file:
+        file.attrs["keras_version"] = np.arange(3)
+        file.create_group("model_weights")
+    with zipfile.ZipFile(tmp_path / "m.keras", "w", zipfile.ZIP_DEFLATED) as archive:
+        for name in ("metadata.json", "config.json", "model.weights.h5"):
+            archive.writestr(name, '{"keras_version": "3.3.3"}')
+    packed = bytearray((tmp_path / "m.keras").read_bytes())
+    packed[packed.index(b"metadata.json") + len("metadata.json")] = 0xFF  # the first byte of the deflated text
+    (tmp_path / "m.keras").write_bytes(packed)
+    for name in ("text.h5", "m.keras"):
+        with pytest.raises(CorruptModelError, match=name) as caught:
+            run(inspect, tmp_path / name)
+        assert "\n" not in str(caught.value)
+    assert facts(tmp_path / "numbers.h5")["format"] == "Keras HDF5, Keras unknown"
+
+
+def test_a_zip_archive_that_is_no_model_is_named_as_such(tmp_path: Path) -> None:
+    np.savez(tmp_path / "x.npz", a=np.zeros(2))
+    found = facts(tmp_path / "x.npz")
+    assert (found["format"], found["members"]) == ("zip archive, not a Keras model", ["a.npy"])
 
 
 def test_real_face_images_and_alignments_are_described(real_data: Path) -> None:
