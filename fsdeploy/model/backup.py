@@ -6,7 +6,7 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -79,7 +79,7 @@ class Backup:
                 shutil.rmtree(target)
             beside.rename(target)
         except OSError as error:
-            raise InputError(f"cannot write {target}: {error.strerror}: check permissions and free space") from error
+            raise _cannot_write(target, error) from error
         finally:
             shutil.rmtree(beside, ignore_errors=True)
         return target
@@ -94,7 +94,10 @@ class Backup:
         """Make the backup, or the snapshot of that iteration, the current set.
 
         The present set is first moved, with the logs of sessions that the restored state does not know, to
-        `<name>_archived_<date>_<time>/`.
+        `<name>_archived_<date>_<time>/`. So is a copy of the backup when a snapshot is restored: its lowest loss may
+        be one that the restored state has not seen, and training on replaces it by a worse one.
+
+        The caller holds the folder's lock.
 
         Returns:
             The archive folder.
@@ -105,7 +108,7 @@ class Backup:
         """
         source = self._source(snapshot)
         found = source.find()
-        archive = self._archive()
+        archive = self._archive([self._current] if snapshot is None else [self._current, self._backup])
         state = found.state
         self._current.commit(
             {**state, OURS: {key: value for key, value in state[OURS].items() if key not in ("files", "digest")}},
@@ -125,18 +128,48 @@ class Backup:
             raise InputError(f"{self._folder} has no snapshot of iteration {snapshot}: see 'fsdeploy restore --list'")
         return source
 
-    def _archive(self) -> Path:
+    def set_aside(self, paths: Iterable[Path]) -> Path | None:
+        """Move the files that exist to `<name>_archived_<date>_<time>/`, under the names they have.
+
+        Returns:
+            The archive folder; None when there was nothing to move.
+
+        Raises:
+            InputError: the folder cannot be written.
+        """
+        present = [path for path in paths if path.exists()]
+        if not present:
+            return None
+        archive = self._new_archive()
+        try:
+            for path in present:
+                path.rename(archive / path.name)
+        except OSError as error:
+            raise _cannot_write(archive, error) from error
+        return archive
+
+    def _archive(self, sets: Iterable[FileSet]) -> Path:
+        archive = self._new_archive()
+        try:
+            for saved in sets:
+                saved.finish()  # or the files of an interrupted save would be left out, which wait for their names
+                # Copies: until the restored set is committed, the present one stays where it is.
+                for path in saved.paths:
+                    if path.exists():
+                        shutil.copy2(path, archive / path.name)
+        except OSError as error:
+            shutil.rmtree(archive, ignore_errors=True)
+            raise _cannot_write(archive, error) from error
+        return archive
+
+    def _new_archive(self) -> Path:
         archive = self._folder / time.strftime(f"{self._name}_archived_%Y%m%d_%H%M%S")
         while archive.exists():  # two within a second
             archive = archive.with_name(archive.name + "_")
         try:
             archive.mkdir()
-            # Copies: until the restored set is committed, the present one stays where it is.
-            for path in (self._current.weights, self._current.optimizer, self._current.state):
-                if path.exists():
-                    shutil.copy2(path, archive / path.name)
         except OSError as error:
-            raise InputError(f"cannot write {archive}: {error.strerror}: check permissions and free space") from error
+            raise _cannot_write(archive, error) from error
         return archive
 
     def _archive_newer_logs(self, restored: SavedSet, archive: Path) -> None:
@@ -146,6 +179,10 @@ class Backup:
             if session.name not in known:
                 (archive / self._logs).mkdir(exist_ok=True)
                 session.rename(archive / self._logs / session.name)
+
+
+def _cannot_write(folder: Path, error: OSError) -> InputError:
+    return InputError(f"cannot write {folder}: {error.strerror}: check permissions and free space")
 
 
 def _share_logs(source: Path, target: Path) -> None:

@@ -16,7 +16,7 @@ from fsdeploy.errors import CorruptModelError, InputError
 from fsdeploy.model.backup import Backup
 from fsdeploy.model.lock import FolderLock
 from fsdeploy.model.network import SwapNetwork
-from fsdeploy.model.saved_set import BACKUP, FileSet, SavedSet, find_saved_set, model_names_in
+from fsdeploy.model.saved_set import BACKUP, OURS, FileSet, SavedSet, find_saved_set, model_names_in
 from fsdeploy.model.tensor_file import read_metadata, read_tensors, to_host, write_tensors
 from fsdeploy.model.weights import Weights, build_loaded, get_all_sub_models, read_weights
 
@@ -65,7 +65,10 @@ class IO:
         self._lock: FolderLock | None = None
         self._writer: threading.Thread | None = None
         self._failure: BaseException | None = None
-        self._is_current = True
+        self._refused: list[Path] = []
+        """Files that could not be used, set aside before the first save takes their names."""
+        self._optimizer_record: Mapping[str, Any] | None = None
+        """Of the optimizer file that lies in the folder and is whole."""
         self._weight_buffers: dict[str, Tensor] = {}
         self._optimizer_buffers: dict[str, Tensor] = {}
         if model_dir is not None:
@@ -133,10 +136,17 @@ class IO:
                 raise InputError(f"{self.model_dir or 'this model'} holds no trained model: train or migrate one first")
             return None
         self.saved = find_saved_set(self._model_dir, self._plugin.name, with_optimizer=not self._is_predict)
-        self._is_current = self.saved.weights.name.removesuffix(".new") == self._files.weights.name and (
-            self.saved.weights.parent == self._model_dir
-        )
+        self._note_refused(self.saved)
         return self.saved
+
+    def _note_refused(self, found: SavedSet) -> None:
+        record = found.state[OURS]["files"].get(self._files.optimizer.name)
+        if found.weights not in self._files.paths:  # a fall-back: to backup or snapshot
+            self._refused = self._files.paths
+        elif found.optimizer is None and record is not None:
+            self._refused = [path for path in self._files.paths if path.name.startswith(self._files.optimizer.name)]
+        else:
+            self._optimizer_record = record
 
     def load(self) -> SwapNetwork:
         """Build the network and load the saved weights.
@@ -199,7 +209,7 @@ class IO:
             self.save_optimizer == "always" or (self.save_optimizer == "exit" and is_exit)
         )
         job = self._collect(optimizer if with_optimizer else None)
-        keep = self._kept_optimizer()
+        keep = None if self.save_optimizer == "never" else self._optimizer_record
         self._start(lambda: self._write(job, is_best, keep), in_background=not is_exit)
         if is_exit:
             self._weight_buffers.clear()
@@ -230,13 +240,6 @@ class IO:
             logger.info("average loss since the last save: %.5f%s", average, lowest)
         return is_best or first
 
-    def _kept_optimizer(self) -> Mapping[str, Any] | None:
-        """Record of the optimizer file that stays beside newer weights; none after a fall-back to another set."""
-        if self.save_optimizer == "never" or not self._is_current:
-            return None
-        record: Mapping[str, Any] | None = self._plugin.state.files.get(self._files.optimizer.name)
-        return record
-
     def _start(self, work: Any, in_background: bool) -> None:
         self._writer = threading.Thread(target=self._run, args=(work,), name="save")
         self._writer.start()
@@ -250,11 +253,13 @@ class IO:
             self._failure = error
 
     def _write(self, job: _Job, is_best: bool, keep: Mapping[str, Any] | None) -> None:
-        state = self._plugin.state
-        state.files = job.commit(self._files, keep)
-        self._is_current = True
+        backup = Backup(self.model_dir, self._plugin.name)
+        if archive := backup.set_aside(self._refused):
+            logger.warning("files that could not be used are kept in %s", archive)
+        self._refused = []
+        self._plugin.state.files = job.commit(self._files, keep)
+        self._optimizer_record = self._plugin.state.files.get(self._files.optimizer.name)
         if is_best:
-            backup = Backup(self.model_dir, self._plugin.name)
             backup.backup_set(job.state, with_optimizer=job.optimizer is not None)
 
     def wait(self) -> None:

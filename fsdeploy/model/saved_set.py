@@ -95,12 +95,8 @@ class FileSet:
         return self.state.exists() or _new(self.state).exists()
 
     @property
-    def present(self) -> list[Path]:
-        """The files of the set that exist, those of an unfinished save among them."""
-        return [path for path in self._all if path.exists()]
-
-    @property
-    def _all(self) -> list[Path]:
+    def paths(self) -> list[Path]:
+        """Every name that a file of the set may have: the public ones, then those of a save in progress."""
         public = [self.weights, self.optimizer, self.state]
         return public + [_new(path) for path in public]
 
@@ -111,14 +107,14 @@ class FileSet:
             CorruptModelError: no state JSON, or a file is missing or damaged.
         """
         for _ in range(ATTEMPTS):
-            before = [_identity(path) for path in self._all]
+            before = [_identity(path) for path in self.paths]
             remarks: list[str] = []
             problem = found = None
             try:
                 found = self._newest(with_optimizer, remarks)
             except CorruptModelError as error:
                 problem = error
-            if (found and not remarks) or before == [_identity(path) for path in self._all]:
+            if (found and not remarks) or before == [_identity(path) for path in self.paths]:
                 break  # else a save changed the files meanwhile: what seemed wrong may not be
         for remark in remarks:
             logger.warning(remark)
@@ -154,7 +150,9 @@ class FileSet:
 
     def _matching(self, path: Path, records: Mapping[str, Mapping[str, Any]]) -> tuple[Path, Identity] | None:
         record = records.get(self._record_name(path))
-        for candidate in (path, _new(path)) if record else ():
+        if not record:
+            return None
+        for candidate in (path, _new(path)):
             try:
                 with candidate.open("rb") as stream:
                     found = os.fstat(stream.fileno())
