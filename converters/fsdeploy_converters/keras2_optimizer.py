@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from fsdeploy.errors import FsdeployError
 from fsdeploy.model.migration import MigratedOptimizer
 from fsdeploy.model.tensor_stream import StoredTensor
 from fsdeploy_converters import optimizer_state
@@ -15,9 +14,9 @@ from fsdeploy_converters.strict_json import read_object
 from fsdeploy_converters.translate import Slot
 
 GROUP = "optimizer_weights"
-_SLOTS = {
-    "Adam": ("m", "v", "vhat"), "Nadam": ("m", "v"), "AdaBelief": ("m", "v", "vhat"), "RMSprop": ("rms",),
-}  # fmt: skip
+_SLOTS = {"Adam": ("m", "v"), "Nadam": ("m", "v"), "AdaBelief": ("m", "v"), "RMSprop": ("rms",)}
+_MAXIMA = {"Adam": "vhat", "AdaBelief": "vhat"}
+"""Slot that AMSGrad adds."""
 _TORCH_SLOT = {"vhat": "max", "rms": "v"}
 
 
@@ -32,12 +31,7 @@ def read_optimizer(
     """
     if GROUP not in file.children:
         return None, ["no optimizer state in the file: the optimizer starts new"]
-    try:
-        return _read(file, places, slots), []
-    except (OptimizerDroppedError, FsdeployError) as error:
-        return None, [f"the optimizer state is dropped ({error}): the optimizer starts new"]
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        return None, [f"the optimizer state is damaged ({shown(error)}): the optimizer starts new"]
+    return optimizer_state.attempt(lambda: (_read(file, places, slots), []))
 
 
 def _read(file: Hdf5File, places: Mapping[Slot, tuple[Hdf5File, str]], slots: tuple[Slot, ...]) -> MigratedOptimizer:
@@ -48,14 +42,17 @@ def _read(file: Hdf5File, places: Mapping[Slot, tuple[Hdf5File, str]], slots: tu
         config = outer["inner_optimizer"]
         # The running scale is not in the file: it starts again where that program started.
         scaling = optimizer_state.loss_scale(
-            float(outer.get("initial_scale", 32768.0)), 0, int(outer.get("dynamic_growth_steps", 2000))
+            float(outer.get("initial_scale", 32768.0)), 0, outer.get("dynamic_growth_steps", 2000)
         )
     class_name = str(config["class_name"]).rpartition(">")[2]
     if class_name not in _SLOTS:
         raise OptimizerDroppedError(f"the optimizer {shown(class_name)} is not known")
     name, torch_keys = KERAS_OPTIMIZERS[class_name]
+    kinds = _SLOTS[class_name]
+    if config["config"].get("amsgrad") is True and class_name in _MAXIMA:
+        kinds = (*kinds, _MAXIMA[class_name])
     variables = _by_name(places, slots)
-    found, scalars = _sorted_entries(file, class_name, variables)
+    found, scalars = _sorted_entries(file, kinds, variables)
     if "iter" not in scalars:
         raise OptimizerDroppedError("its counter is missing")
     steps = int(file.read(scalars["iter"]).reshape(-1)[0])
@@ -63,9 +60,9 @@ def _read(file: Hdf5File, places: Mapping[Slot, tuple[Hdf5File, str]], slots: tu
         raise OptimizerDroppedError("its counter is impossible")
     states: dict[str, dict[str, StoredTensor]] = {}
     for slot, entries in found.items():
+        if set(entries) != set(kinds):
+            raise OptimizerDroppedError(f"some slots of {shown(slot.target)} are missing")
         keys = {torch_keys[_TORCH_SLOT.get(kind, kind)]: path for kind, path in entries.items()}
-        if len(keys) != len(next(iter(found.values()))):
-            raise OptimizerDroppedError("some slots are missing")
         state = {key: _slot(file, path, slot) for key, path in keys.items()}
         state["step"] = optimizer_state.scalar(steps)
         if class_name == "Nadam":
@@ -90,7 +87,7 @@ def _by_name(places: Mapping[Slot, tuple[Hdf5File, str]], slots: tuple[Slot, ...
 
 
 def _sorted_entries(
-    file: Hdf5File, class_name: str, variables: Mapping[str, Slot]
+    file: Hdf5File, kinds: tuple[str, ...], variables: Mapping[str, Slot]
 ) -> tuple[dict[Slot, dict[str, str]], dict[str, str]]:
     """Dataset of each (variable, slot), and of the scalars. Names are read from the right: whatever scope stands before
     the longest known variable name is not looked at."""
@@ -109,7 +106,7 @@ def _sorted_entries(
             continue
         parts = rest.split("/")
         known = ["/".join(parts[start:]) for start in range(len(parts)) if "/".join(parts[start:]) in variables]
-        if not known or kind not in _SLOTS[class_name]:
+        if not known or kind not in kinds:
             raise OptimizerDroppedError(f"{shown(entry, 160)} belongs to no variable")
         entries = found.setdefault(variables[known[0]], {})
         if kind in entries:

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from fsdeploy.errors import FsdeployError
 from fsdeploy.model.migration import MigratedOptimizer
 from fsdeploy.model.tensor_stream import StoredTensor
 from fsdeploy_converters import optimizer_state
@@ -39,22 +38,15 @@ def read_optimizer(
         config: The whole `config.json`.
         slots: Variables in the order of the graph.
     """
-    try:
-        found = _optimizer_config(config)
-        if found is None or "optimizer/vars/0" not in file.datasets:
-            return None, ["no optimizer state in the file: the optimizer starts new"]
-        return _read(file, found, [slot for slot in slots if slot.learned])
-    except (OptimizerDroppedError, FsdeployError) as error:
-        return None, [f"the optimizer state is dropped ({error}): the optimizer starts new"]
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
-        return None, [f"the optimizer state is damaged ({shown(error)}): the optimizer starts new"]
+    compiled = config.get("compile_config")
+    entry = compiled.get("optimizer") if isinstance(compiled, dict) else None
+    if not isinstance(entry, dict) or "optimizer/vars/0" not in file.datasets:
+        return None, ["no optimizer state in the file: the optimizer starts new"]
+    learned = [slot for slot in slots if slot.learned]
+    return optimizer_state.attempt(lambda: _read(file, _optimizer_config(entry), learned))
 
 
-def _optimizer_config(config: Mapping[str, Any]) -> _Config | None:
-    compiled = config.get("compile_config") or {}
-    entry = compiled.get("optimizer")
-    if not isinstance(entry, dict):
-        return None
+def _optimizer_config(entry: Mapping[str, Any]) -> _Config:
     interval = None
     if entry["class_name"] == "LossScaleOptimizer":
         interval = int(entry["config"].get("dynamic_growth_steps", 2000))
@@ -106,7 +98,7 @@ def _read(file: Hdf5File, config: _Config, slots: list[Slot]) -> tuple[MigratedO
         outer = _Variables(file, group)
         outer.scalar(), outer.scalar()
         tracker, scale = outer.scalar(), outer.scalar()
-        scaler = optimizer_state.loss_scale(scale, int(tracker), config.growth_interval)
+        scaler = optimizer_state.loss_scale(scale, tracker, config.growth_interval)
         group = "optimizer/inner_optimizer/vars"
     values, notes = config.values, []
     name, torch_keys = KERAS_OPTIMIZERS[config.class_name]
@@ -142,7 +134,7 @@ def _read(file: Hdf5File, config: _Config, slots: list[Slot]) -> tuple[MigratedO
 def _states(
     variables: _Variables, config: _Config, torch_keys: Mapping[str, str], slots: list[Slot]
 ) -> dict[str, dict[str, StoredTensor]]:
-    amsgrad = bool(config.values.get("amsgrad"))
+    amsgrad = config.values.get("amsgrad") is True
     kinds = _INTERLEAVED[config.class_name]
     if amsgrad and config.class_name == "AdaBelief":
         kinds = (*kinds, "max")

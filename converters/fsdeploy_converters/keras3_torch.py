@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fsdeploy.errors import FsdeployError
 from fsdeploy.model.migration import LegacyFile, MigratedModel, MigratedOptimizer
 from fsdeploy.model.tensor_stream import StoredTensor
 from fsdeploy_converters import optimizer_state
@@ -55,14 +55,12 @@ def read_optimizer(opened: Opened, resources: ExitStack) -> tuple[MigratedOptimi
     slots = [slot for slot in opened.translated.slots if slot.learned]
     # Three slots for each weight at most, and some room for the records around them.
     most = int(3.1 * sum(4 * math.prod(slot.shape) for slot in opened.translated.slots)) + (16 << 20)
-    try:
+
+    def read() -> tuple[MigratedOptimizer, list[str]]:
         window = resources.enter_context(opened.archive.window_of(OPTIMIZER, most))
-        archive = TorchArchive(window, opened.archive.source)
-        return _read(archive, slots)
-    except (OptimizerDroppedError, FsdeployError) as error:
-        return None, [f"the optimizer state is dropped ({error}): the optimizer starts new"]
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
-        return None, [f"the optimizer state is damaged ({shown(error)}): the optimizer starts new"]
+        return _read(TorchArchive(window, opened.archive.source), slots)
+
+    return optimizer_state.attempt(read)
 
 
 def _read(archive: TorchArchive, slots: list[Slot]) -> tuple[MigratedOptimizer, list[str]]:
@@ -76,13 +74,14 @@ def _read(archive: TorchArchive, slots: list[Slot]) -> tuple[MigratedOptimizer, 
     listed = [index for group in groups for index in group["params"]]
     if listed != list(range(len(ordered))) or not set(states) <= set(listed):
         raise OptimizerDroppedError(f"it speaks of {len(listed)} parameters, the model has {len(ordered)}")
+    if not states:
+        raise OptimizerDroppedError("it holds no slots")
     name = _name_of(states, groups[0])
+    wanted = _wanted_slots(name, groups)
     seen: set[str] = set()
     found = {
-        ordered[index].target: _state(archive, name, ordered[index], state, seen) for index, state in states.items()
+        ordered[index].target: _state(archive, wanted, ordered[index], state, seen) for index, state in states.items()
     }
-    if not found:
-        raise OptimizerDroppedError("it holds no slots")
     missing = len(ordered) - len(found)
     notes = [f"{missing} parameters never got a gradient and have no optimizer state"] if missing else []
     steps = max(int(state["step"].read()) for state in found.values())
@@ -106,14 +105,32 @@ def _name_of(states: Mapping[Any, Mapping[str, Any]], group: Mapping[str, Any]) 
     raise OptimizerDroppedError(f"its slots {shown(sorted(keys))} are of no known optimizer")
 
 
+@dataclass(frozen=True)
+class _Wanted:
+    """What every parameter's state must have: an update asks for all of it."""
+
+    slots: frozenset[str]
+    numbers: frozenset[str]
+
+
+def _wanted_slots(name: str, groups: list[Mapping[str, Any]]) -> _Wanted:
+    slots = {*_KEYS["adam" if name == "adamw" else name]}
+    amsgrad = [group.get("amsgrad") is True for group in groups]
+    if len(set(amsgrad)) != 1:
+        raise OptimizerDroppedError("its parameter groups contradict each other")
+    if amsgrad[0] and name in _MAXIMA:
+        slots.add(_MAXIMA[name])
+    numbers = {"nadam": ["step", "mu_product"], "lion": []}.get(name, ["step"])
+    return _Wanted(frozenset(slots), frozenset(numbers))
+
+
 def _state(
-    archive: TorchArchive, name: str, slot: Slot, state: Mapping[str, Any], seen: set[str]
+    archive: TorchArchive, wanted: _Wanted, slot: Slot, state: Mapping[str, Any], seen: set[str]
 ) -> dict[str, StoredTensor]:
-    wanted = {*_KEYS["adam" if name == "adamw" else name]}
-    if _MAXIMA.get(name) in state:
-        wanted.add(_MAXIMA[name])
+    if not wanted.slots | wanted.numbers <= set(state):
+        raise OptimizerDroppedError(f"the state of {shown(slot.target)} is incomplete")
     found: dict[str, StoredTensor] = {}
-    for key in wanted:
+    for key in wanted.slots:
         tensor = state[key]
         if not isinstance(tensor, TensorRef) or tensor.shape != slot.shape or tensor.key in seen:
             raise OptimizerDroppedError(f"a slot {key} does not have the shape {slot.shape} of its parameter")
@@ -123,7 +140,7 @@ def _state(
     if not (step.is_integer() and 0 <= step < 1 << 31):
         raise OptimizerDroppedError(f"a step counter is {step}")
     found["step"] = optimizer_state.scalar(step)
-    if name == "nadam":
+    if "mu_product" in wanted.numbers:
         found["mu_product"] = optimizer_state.scalar(_number(archive, state["mu_product"]))
     return found
 
@@ -158,6 +175,5 @@ def _scaler(stored: Any) -> dict[str, Any] | None:
         isinstance(stored.get(key), bool) or not isinstance(stored.get(key), (int, float)) for key in _SCALER
     ):
         raise OptimizerDroppedError("its loss scale is damaged")
-    if not 0.0 < stored["scale"] < math.inf:
-        raise OptimizerDroppedError("its loss scale is impossible")
-    return {key: stored[key] for key in _SCALER}
+    scale, growth, backoff, interval, tracker = (stored[key] for key in _SCALER)
+    return optimizer_state.loss_scale(scale, tracker, interval, growth, backoff)

@@ -10,8 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fsdeploy.model.migration import MigratedOptimizer
+from fsdeploy.errors import FsdeployError
+from fsdeploy.model.migration import MigratedOptimizer, rule_change
 from fsdeploy.model.tensor_stream import StoredTensor
+from fsdeploy_converters.errors import shown
 from fsdeploy_converters.translate import Slot
 
 Read = Callable[[], NDArray[np.float32]]
@@ -32,6 +34,22 @@ _VERSION = 2
 
 class OptimizerDroppedError(Exception):
     """The optimizer state cannot be used; the text says why. The model itself is not concerned."""
+
+
+def attempt(read: Callable[[], tuple[MigratedOptimizer, list[str]]]) -> tuple[MigratedOptimizer | None, list[str]]:
+    """The optimizer state and notes about it, or None and why. It is never a reason to refuse a model.
+
+    Args:
+        read: Reads the state; whatever it raises about the content of the file ends here.
+    """
+    try:
+        found, notes = read()
+    except (OptimizerDroppedError, FsdeployError) as error:
+        return None, [f"the optimizer state is dropped ({error}): the optimizer starts new"]
+    except (TypeError, ValueError, LookupError, AttributeError, ArithmeticError, RecursionError) as error:
+        return None, [f"the optimizer state is damaged ({shown(error)}): the optimizer starts new"]
+    change = rule_change(found.name, found.rule)
+    return found, notes if change is None else [*notes, change]
 
 
 def scalar(value: float) -> StoredTensor:
@@ -101,12 +119,28 @@ def built(
     return MigratedOptimizer(name, slots, metadata, config, rule, steps)
 
 
-def loss_scale(scale: float, tracker: int, interval: int) -> dict[str, Any]:
-    """State of torch's GradScaler."""
+def loss_scale(
+    scale: float, tracker: float, interval: float, growth: float = 2.0, backoff: float = 0.5
+) -> dict[str, Any]:
+    """State of torch's GradScaler.
+
+    Args:
+        scale: What losses are multiplied with, finite and above 0.
+        tracker: Updates since the scale changed last, a whole number.
+        interval: Updates after which the scale grows, a whole number above 0.
+        growth: Factor above 1 of a growing scale.
+        backoff: Factor in 0..1 after numbers that are not finite.
+
+    Raises:
+        OptimizerDroppedError: a number is out of its range.
+    """
+    counts = all(float(count).is_integer() and 0 <= count < 1 << 31 for count in (tracker, interval)) and interval > 0
+    if not (counts and 0.0 < scale < math.inf and 1.0 < growth < math.inf and 0.0 < backoff < 1.0):
+        raise OptimizerDroppedError("its loss scale is impossible")
     return {
         "scale": scale,
-        "growth_factor": 2.0,
-        "backoff_factor": 0.5,
-        "growth_interval": interval,
-        "_growth_tracker": tracker,
+        "growth_factor": growth,
+        "backoff_factor": backoff,
+        "growth_interval": int(interval),
+        "_growth_tracker": int(tracker),
     }

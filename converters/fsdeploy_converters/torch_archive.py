@@ -22,7 +22,6 @@ from fsdeploy_converters.window import Window
 
 _MAX_PROGRAM = 16 << 20
 _REBUILD, _FLOATS, _ORDERED = "torch._utils _rebuild_tensor_v2", "torch FloatStorage", "collections OrderedDict"
-_MARK = object()
 
 
 @dataclass(frozen=True)
@@ -50,6 +49,8 @@ class Walker:
     def __init__(self, program: bytes, source: str) -> None:
         self._program, self._place, self._source = program, 0, source
         self._stack: list[Any] = []
+        self._below: list[list[Any]] = []
+        """What lies under each open mark, the innermost last."""
         self._memo: dict[int, Any] = {}
 
     def walk(self) -> Any:
@@ -66,6 +67,8 @@ class Walker:
                     raise hostile(self._source, f"its optimizer state runs the instruction {shown(code)}")
                 step(self)
             (result,) = self._stack
+            if self._below:
+                raise ValueError("a mark is left open")
         except (IndexError, KeyError, TypeError, ValueError, AttributeError, struct.error) as error:
             raise damaged(self._source, "its optimizer state does not fit together") from error
         return result
@@ -83,11 +86,14 @@ class Walker:
         """Put a value on the stack."""
         self._stack.append(value)
 
+    def mark(self) -> None:
+        """Values from here on belong together."""
+        self._below.append(self._stack)
+        self._stack = []
+
     def from_mark(self) -> list[Any]:
         """The values above the last mark, taken off."""
-        place = max(i for i, value in enumerate(self._stack) if value is _MARK)
-        values = self._stack[place + 1 :]
-        del self._stack[place:]
+        values, self._stack = self._stack, self._below.pop()
         return values
 
     def text(self) -> None:
@@ -113,7 +119,7 @@ class Walker:
 
     def tuple_of(self, count: int) -> None:
         values = tuple(self._stack[len(self._stack) - count :])
-        if len(values) != count or any(value is _MARK for value in values):
+        if len(values) != count:
             raise ValueError("too few values")
         del self._stack[len(self._stack) - count :]
         self.push(values)
@@ -168,7 +174,7 @@ _STEPS: dict[bytes, Callable[[Walker], None]] = {
     b"}": lambda w: w.push({}),
     b"]": lambda w: w.push([]),
     b")": lambda w: w.push(()),
-    b"(": lambda w: w.push(_MARK),
+    b"(": Walker.mark,
     b"X": Walker.text,
     b"G": lambda w: w.push(w._number(">d")),
     b"J": lambda w: w.push(w._number("<i")),

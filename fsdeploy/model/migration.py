@@ -38,6 +38,27 @@ class MigratedOptimizer:
     """Updates counted in the state."""
 
 
+_CHANGED_RULES = {
+    ("adamax", "keras3"): "epsilon stood beside the maximum",
+    ("nadam", "keras3"): "the momentum schedule was steeper",
+    ("rms-prop", "keras2"): "the decay was 0.9, here 0.99",
+    ("rms-prop", "keras3"): "the decay was 0.9, here 0.99, and epsilon stood inside the root",
+}
+
+
+def rule_change(optimizer: str, rule: str) -> str | None:
+    """How updates go on otherwise than those that made a state; None where nothing of weight changes.
+
+    Args:
+        optimizer: Option value, for example "adam".
+        rule: As `MigratedOptimizer.rule`.
+    """
+    what = _CHANGED_RULES.get((optimizer, rule))
+    if what is None:
+        return None
+    return f"the optimizer state was made by the {optimizer} of Keras, updates follow torch from here on ({what})"
+
+
 @dataclass(frozen=True)
 class MigratedModel:
     """A model as read from a file of another program."""

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from fsdeploy.config.training import OptimizerOptions
 from fsdeploy.errors import CheckFailedError
+from fsdeploy.model.migration import rule_change
 from fsdeploy.training.gradient_clip import GradClip
 from fsdeploy.training.lion_adabelief import AdaBelief, Lion
 from fsdeploy.training.lr_warmup import WarmupScheduler
@@ -319,6 +320,8 @@ class Optimizer:
         if values.get("optimizer") != self._config.optimizer:
             logger.warning("the saved state is of optimizer '%s': starting fresh", values.get("optimizer"))
             return
+        if change := rule_change(self._config.optimizer, str(values.get("optimizer_rule"))):
+            logger.warning(change)  # told once: our own saves do not carry the rule on
         if behind:
             tensors = {key: value for key, value in tensors.items() if not key.endswith(f"/{ACCUMULATED}")}
         fresh = load_moments(self.optimizer, self._named, tensors, self._state_keys())

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import zipfile
 from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
+
+from fsdeploy_converters import Legacy
 
 
 def layer2(class_name: str, name: str, sources: list[str], **config: Any) -> dict[str, Any]:
@@ -113,4 +116,22 @@ def write_keras2(path: Path, config: dict[str, Any] | None = None, values: Any =
             own.attrs["weight_names"] = [f"{name}:0" for name in entries]
             for name, array in entries.items():
                 own.create_dataset(f"{name}:0", data=array)
+    return path
+
+
+def small_keras(folder: Path, name: str = "small.keras") -> Path:
+    """A sound Keras 3 archive."""
+    source = write_keras2(folder / "source.h5")
+    made = Legacy(str(source))(str(folder / name))
+    source.unlink()
+    return made
+
+
+def rewritten(path: Path, members: dict[str, bytes], method: int = zipfile.ZIP_STORED) -> Path:
+    """The archive with some members replaced or added."""
+    with zipfile.ZipFile(path) as archive:
+        content = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(path, "w", method) as archive:
+        for name, data in {**content, **members}.items():
+            archive.writestr(name, data)
     return path

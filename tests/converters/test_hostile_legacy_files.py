@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import shutil
 import struct
@@ -15,14 +14,13 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from small_models import model_config, weights, write_keras2
+from small_models import model_config, rewritten, small_keras, weights, write_keras2
+from torch_programs import pickled, tensor, text, torch_file
 
 from fsdeploy.errors import CorruptModelError, FsdeployError, HostileFileError, UnsupportedFormatError
 from fsdeploy.model.migrate import open_migration, write_migration
 from fsdeploy.model.migration import find_converter
-from fsdeploy_converters import Legacy, child
-from fsdeploy_converters.torch_archive import TensorRef, TorchArchive, Walker
-from fsdeploy_converters.window import Window
+from fsdeploy_converters import child
 
 HOSTILE = [
     "cyclic_hard_link", "external_link", "external_raw_storage", "graph_cycle", "gzip_bomb", "huge_shape_never_written",
@@ -91,24 +89,6 @@ def test_hostile_files_stay_within_a_gigabyte_over_their_size(legacy_models, tmp
     assert {name for name, result in results.items() if result == "migrated"} == sound
 
 
-def small_keras(folder: Path, name: str = "small.keras") -> Path:
-    """A sound Keras 3 archive."""
-    source = write_keras2(folder / "source.h5")
-    made = Legacy(str(source))(str(folder / name))
-    source.unlink()
-    return made
-
-
-def rewritten(path: Path, members: dict[str, bytes], method: int = zipfile.ZIP_STORED) -> Path:
-    """The archive with some members replaced or added."""
-    with zipfile.ZipFile(path) as archive:
-        content = {name: archive.read(name) for name in archive.namelist()}
-    with zipfile.ZipFile(path, "w", method) as archive:
-        for name, data in {**content, **members}.items():
-            archive.writestr(name, data)
-    return path
-
-
 def bomb(folder: Path) -> Path:
     """An archive whose weights unpack to 20 GB of zeros, as its directory says."""
     path = small_keras(folder, "bomb.keras")
@@ -120,38 +100,6 @@ def huge_dense(folder: Path) -> Path:
     config = model_config()
     config["config"]["layers"][2]["config"]["layers"][4]["config"]["units"] = 10**6
     return write_keras2(folder / "huge_dense.h5", config)
-
-
-def pickled(*parts: bytes) -> bytes:
-    return b"\x80\x02" + b"".join(parts) + b"."
-
-
-def text(value: str) -> bytes:
-    data = value.encode()
-    return b"X" + struct.pack("<I", len(data)) + data
-
-
-def number(value: int) -> bytes:
-    return b"J" + struct.pack("<i", value)
-
-
-def tensor(shape: list[int], stride: list[int], count: int, key: str = "0") -> bytes:
-    """A tensor as torch writes it, with any claim about itself."""
-    storage = b"(" + text("storage") + b"ctorch\nFloatStorage\n" + text(key) + text("cpu") + number(count) + b"tQ"
-    shapes = b"".join(b"(" + b"".join(map(number, axes)) + b"t" for axes in (shape, stride))
-    return (
-        b"ctorch._utils\n_rebuild_tensor_v2\n(" + storage + number(0) + shapes + b"\x89ccollections\nOrderedDict\n)RtR"
-    )
-
-
-def torch_file(program: bytes, records: dict[str, bytes], method: int = zipfile.ZIP_STORED) -> bytes:
-    target = io.BytesIO()
-    with zipfile.ZipFile(target, "w", method) as archive:
-        archive.writestr("archive/data.pkl", program)
-        archive.writestr("archive/byteorder", b"little")
-        for key, data in records.items():
-            archive.writestr(f"archive/data/{key}", data)
-    return target.getvalue()
 
 
 def stride_zero(folder: Path) -> Path:
@@ -207,48 +155,6 @@ def test_a_deflated_archive_in_any_order_is_read(tmp_path):
             archive.writestr(name, data)
     with open_migration(path) as migration:
         assert len(migration.tensors) == 24
-
-
-@pytest.mark.parametrize(
-    "program",
-    [
-        pickled(b"cos\nsystem\n", text("true"), b"\x85R"),
-        pickled(b"cbuiltins\neval\n", text("1"), b"\x85R"),
-        pickled(b"ctorch\nload\n", b")R"),
-        pickled(b"\x8c\x02os", b"\x8c\x06system", b"\x93"),
-        pickled(b"}", b"b"),
-        pickled(b"ccollections\nOrderedDict\n", b")\x81"),
-    ],
-)
-def test_a_program_that_names_or_does_anything_else_is_refused(program):
-    with pytest.raises(HostileFileError):
-        Walker(program, "test").walk()
-
-
-@pytest.mark.parametrize(
-    ("shape", "stride", "count"),
-    [([1000000, 1000000], [0, 0], 1), ([2, 2], [2, 1], 5), ([2, 2], [1, 2], 4), ([0], [1], 0), ([-1], [1], 1)],
-)
-def test_a_tensor_that_is_no_plain_array_is_refused(shape, stride, count):
-    with pytest.raises(HostileFileError):
-        Walker(pickled(tensor(shape, stride, count)), "test").walk()
-
-
-def test_a_plain_tensor_is_read(tmp_path):
-    values = np.arange(6, dtype="<f4")
-    path = tmp_path / "plain.pt"
-    path.write_bytes(torch_file(pickled(tensor([2, 3], [3, 1], 6)), {"0": values.tobytes()}))
-    archive = TorchArchive(Window.whole(path), "plain.pt")
-    assert archive.content == TensorRef("0", (2, 3))
-    np.testing.assert_array_equal(archive.read(archive.content), values.reshape(2, 3))
-
-
-def test_packed_records_inside_an_optimizer_are_refused(tmp_path):
-    path = tmp_path / "packed.pt"
-    data = torch_file(pickled(tensor([1 << 20], [1], 1 << 20)), {"0": b"\0" * (4 << 20)}, zipfile.ZIP_DEFLATED)
-    path.write_bytes(data)
-    with pytest.raises(HostileFileError):
-        TorchArchive(Window.whole(path), "packed.pt")
 
 
 def test_a_bad_optimizer_is_dropped_and_the_model_kept(tmp_path):

@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 import torch
 from small_models import model_config, write_keras2
+from torch_programs import pickled, tensor, text
 
 from fsdeploy.errors import FsdeployError
 from fsdeploy.model.graph.network import GraphNetwork
@@ -172,8 +173,6 @@ def test_mutated_graphs_of_keras_3_fail_by_name_or_run(bases, tmp_path):
 
 
 def test_mutated_optimizer_programs_fail_by_name_or_end():
-    from test_hostile_legacy_files import pickled, tensor, text
-
     rng = random.Random(5)
     program = pickled(b"}q\x00(", text("state"), b"}(K\x00", tensor([2, 3], [3, 1], 6), b"uK\x01", text("x"), b"u")
     assert Walker(program, "test").walk()["state"]
