@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 _PLACES = {
     "onnx": ("fsdeploy convert -m {path} ...", "onnxruntime in any language: see docs/embedding.md"),
+    "frame": ("one call of onnxruntime per face, in any language: see docs/embedding.md",),
     "dfm": (
         "DeepFaceLive: <userdata>/dfm_models/",
         "FaceFusion: .assets/models/custom/ (only this file; then --deep-swapper-model custom/{stem})",
@@ -68,7 +69,8 @@ def export(
     target = output or default_output(model_dir, kind, swap_sides)
     with stage(f"Exporting {model_dir} to {target}", quiet=as_json):
         report = export_model(model_dir, target, swap_sides, settings=settings, force=force)
-    click.echo(json_text(report_values(report)) if as_json else report_text(report, kind))
+    use = "frame" if settings.whole_frame else kind
+    click.echo(json_text(report_values(report)) if as_json else report_text(report, use))
 
 
 def default_output(model_dir: Path, kind: str, swap_sides: bool) -> Path:
@@ -94,8 +96,12 @@ def report_values(report: ExportReport) -> dict[str, Any]:
     return values
 
 
-def report_text(report: ExportReport, kind: str) -> str:
-    """The report for people: parity per output, then the lines that matter last."""
+def report_text(report: ExportReport, use: str) -> str:
+    """The report for people: parity per output, then the lines that matter last.
+
+    Args:
+        use: "onnx", "frame", "dfm" or "triton": the kind of file, which says where it can be used.
+    """
     lines = [
         f"{entry.output:>20} on {entry.samples} {entry.inputs}: max difference {entry.max_difference:.2g}, "
         f"mean {entry.mean_difference:.2g}, {entry.psnr_db:.1f} dB"
@@ -108,6 +114,6 @@ def report_text(report: ExportReport, kind: str) -> str:
         f"largest difference from the model {report.max_difference:.2g}",
         f"sha256   {report.sha256}",
     ]
-    places = _PLACES[kind]
+    places = _PLACES[use]
     lines += [f"use with {place.format(path=report.path, stem=report.path.stem)}" for place in places]
     return "\n".join(lines)

@@ -37,6 +37,8 @@ from fsdeploy.model.info import ModelInfo
 from fsdeploy.runtime.metadata import SwapMetadata
 
 _PIXEL_ATOL = 1.001 / 255
+_LEAST_INPUTS = 3
+"""Inputs that every output is compared on, of each kind, at least; rule C17 asks for as many."""
 
 
 @dataclass(frozen=True)
@@ -99,13 +101,19 @@ def export_model(
     if wishes.format == "triton":
         return _export_triton(model_dir, output, swap_sides, wishes, force, started)
     for path in (output, manifest_path(output)):
+        if path.is_dir():
+            raise InputError(f"{path} is a folder: name a file to write with -o")
         if path.exists() and not force:
             raise InputError(f"{path} exists already: choose another name or pass --force to replace it")
     prepared = _prepare(model_dir, swap_sides, wishes)
-    with atomic_path(output, overwrite=force) as temporary:
+    # The manifest gets its name after the file: a rename that fails leaves an earlier pair as it was.
+    with (
+        atomic_path(manifest_path(output), overwrite=force) as manifest,
+        atomic_path(output, overwrite=force) as temporary,
+    ):
         proven = write_frame(prepared, temporary, wishes) if wishes.whole_frame else _write(prepared, temporary, wishes)
         digest = sha256(temporary)
-        write_text(manifest_path(output), _manifest(temporary, output.name, digest, proven), overwrite=force)
+        manifest.write_text(_manifest(temporary, output.name, digest, proven), encoding="utf-8")
     return _report(output, output, digest, proven, started)
 
 
@@ -235,7 +243,7 @@ def build_target(plugin: ModelBase, info: ModelInfo, swap_sides: bool, wishes: E
 def _feeds(target: Target, faces: Path | None, metadata: SwapMetadata) -> dict[str, list[NDArray[Any]]]:
     """Inputs to compare on, by kind: seeded noise, and real faces where a folder is given."""
     free = target.inputs[0].shape[0] == BATCH
-    sizes = BATCHES if free else (target.batch,) * 2
+    sizes = BATCHES if free else (target.batch,) * max(2, math.ceil(_LEAST_INPUTS / target.batch))
     feeds = {"noise": [target.noise(size, seed) for seed, size in enumerate(sizes)]}
     if faces is not None:
         pictures = target.feed(read_pictures(faces, metadata, target.edge))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -114,7 +115,8 @@ def edges(entry: onnx.ValueInfoProto) -> tuple[int | str, ...]:
 
 
 def manifest_parity(path: Path) -> tuple[float, int] | None:
-    """Largest difference and number of samples that the manifest beside a file vouches for; None without one.
+    """Largest difference, and number of samples of the output with the fewest, that the manifest beside a file
+    vouches for; None without one.
 
     Raises:
         InputError: the manifest is of another file, or damaged.
@@ -127,7 +129,10 @@ def manifest_parity(path: Path) -> tuple[float, int] | None:
         if values["sha256"] != sha256(path):
             raise InputError(f"{beside} describes another file: export again")
         figures = [entry for entry in values["parity"] if entry["inputs"] != "frames"]
-        return max(float(entry["max_difference"]) for entry in figures), sum(int(entry["samples"]) for entry in figures)
+        samples = Counter[str]()
+        for entry in figures:
+            samples[entry["output"]] += int(entry["samples"])
+        return max(float(entry["max_difference"]) for entry in figures), min(samples.values())
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"{beside} is damaged ({error}): export again") from error
 

@@ -55,6 +55,8 @@ def _border(kind: str, port: Port) -> list[str]:
 def new_repository(repository: Path, name: str, force: bool) -> Iterator[Path]:
     """Yield a fresh folder for a model; on success it becomes `repository/name`, on error it goes away.
 
+    A model that is replaced is there until the new one is whole.
+
     Raises:
         InputError: the model exists already and `force` is False, or the folder cannot be written.
     """
@@ -62,24 +64,51 @@ def new_repository(repository: Path, name: str, force: bool) -> Iterator[Path]:
     if target.exists() and not force:
         raise InputError(f"{target} exists already: choose another name or pass --force to replace it")
     created = not repository.exists()
-    folder: Path | None = None
+    place: Path | None = None
     try:
         repository.mkdir(parents=True, exist_ok=True)
-        # Beside the repository: a server that watches it must never see a half-written model.
-        folder = Path(tempfile.mkdtemp(prefix=f".{name}.", dir=repository.parent))
-        (folder / "1").mkdir()
+        place = _workplace(repository, name)
+        folder, old = place / "new", place / "old"
+        (folder / "1").mkdir(parents=True)
         yield folder
+        folder.chmod(0o755)
         if target.exists():
-            shutil.rmtree(target)
-        folder.replace(target)
-        target.chmod(0o755)
+            target.rename(old)
+        try:
+            folder.rename(target)
+        except OSError:
+            if old.exists():
+                old.rename(target)
+            raise
         created = False
     except OSError as error:
         raise InputError(
             f"cannot write {target}: {error.strerror or error}: check permissions and free space"
         ) from error
     finally:
-        if folder is not None:
-            shutil.rmtree(folder, ignore_errors=True)
+        if place is not None:
+            shutil.rmtree(place, ignore_errors=True)
         if created and repository.is_dir() and not any(repository.iterdir()):
             repository.rmdir()
+
+
+def _workplace(repository: Path, name: str) -> Path:
+    """An empty folder from which folders can be renamed into the repository.
+
+    It lies beside the repository, because a server takes every folder within for a model. Where that is another file
+    system (a mounted repository) or may not be written, it lies within: what is in it has no version or configuration
+    of its own, so no server can load it.
+    """
+    try:
+        beside = Path(tempfile.mkdtemp(prefix=f".{name}.", dir=repository.parent))
+    except OSError:
+        return Path(tempfile.mkdtemp(prefix=f".{name}.", dir=repository))
+    within = repository / beside.name
+    try:
+        beside.rename(within)
+    except OSError:
+        beside.rmdir()
+        within.mkdir()
+        return within
+    within.rename(beside)
+    return beside

@@ -44,11 +44,11 @@ def scan(path: Path) -> OnnxFile:
         with path.open("rb") as stream:
             data = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)  # closed with its last view
         outline = _model(memoryview(data))
+    except (_TruncatedError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is not a whole ONNX file: it is truncated or of another format") from error
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is empty"
         raise InputError(f"cannot read {path}: {reason}") from error
-    except (_TruncatedError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is not a whole ONNX file: it is truncated or of another format") from error
     for location in outline.external:
         _check_location(path, location)
     return outline
@@ -62,7 +62,10 @@ def _check_location(path: Path, location: str) -> None:
 
 
 def _model(data: memoryview) -> OnnxFile:
-    version, opsets, metadata, external, graphs = 0, {}, {}, set(), 0
+    version, graphs = 0, 0
+    opsets: dict[str, int] = {}
+    metadata: dict[str, str] = {}
+    external: set[str] = set()
     for number, value in _fields(data):
         if number == _MODEL_IR and isinstance(value, int):
             version = value
@@ -70,7 +73,10 @@ def _model(data: memoryview) -> OnnxFile:
             continue
         elif number == _MODEL_OPSET:
             parts = dict(_fields(value))
-            opsets[_text(parts.get(1, b""))] = parts.get(2, 0)
+            number_of_set = parts.get(2, 0)
+            if not isinstance(number_of_set, int):
+                raise _TruncatedError
+            opsets[_text(parts.get(1, b""))] = number_of_set
         elif number == _MODEL_METADATA:
             parts = dict(_fields(value))
             metadata[_text(parts.get(1, b""))] = _text(parts.get(2, b""))
@@ -81,7 +87,7 @@ def _model(data: memoryview) -> OnnxFile:
             external |= {name for n, v in _fields(value) if n == 7 for name in _node_locations(v, 0)}
     if not graphs or not version:
         raise _TruncatedError
-    return OnnxFile(version, {k: int(v) for k, v in opsets.items()}, metadata, tuple(sorted(external)))
+    return OnnxFile(version, opsets, metadata, tuple(sorted(external)))
 
 
 def _graph_locations(graph: memoryview, depth: int) -> Iterator[str]:

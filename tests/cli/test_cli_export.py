@@ -8,8 +8,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import onnx
 import pytest
 from click.testing import CliRunner
+from onnx import helper
 
 from fsdeploy.cli import cli, main
 from fsdeploy.model.folder import write_model_folder
@@ -79,6 +81,8 @@ def test_the_last_lines_say_file_size_opset_difference_digest_and_use(
         (["--precision", "fp16", "--faces", "nowhere"], 2, "nowhere is not a folder"),
         (["-o", "blocked/m.onnx"], 2, "cannot write"),
         (["-o", "there.onnx"], 2, "--force"),
+        (["-o", "folder", "--force"], 2, "folder is a folder: name a file to write with -o"),
+        (["-o", "folder"], 2, "folder is a folder: name a file to write with -o"),
     ],
 )
 def test_a_wrong_wish_is_one_line_with_its_exit_code_and_leaves_nothing(
@@ -88,12 +92,65 @@ def test_a_wrong_wish_is_one_line_with_its_exit_code_and_leaves_nothing(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "blocked").write_text("a file, not a folder")
     (tmp_path / "there.onnx").write_text("mine")
+    (tmp_path / "folder").mkdir()
     before = sorted(path.name for path in tmp_path.iterdir())
     got, _, err = run(monkeypatch, capsys, "export", model, *arguments)
     errors = [line for line in err.splitlines() if line.startswith("Error: ")]
     assert got == code and len(errors) == 1 and message in errors[0] and "Traceback" not in err
     assert sorted(path.name for path in tmp_path.iterdir()) == before
     assert (tmp_path / "there.onnx").read_text() == "mine"
+
+
+def test_a_whole_frame_graph_is_not_sent_to_the_convert_command(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, out, _ = run(monkeypatch, capsys, "export", model, "--graph", "frame")
+    assert code == 0 and "docs/embedding.md" in out and "fsdeploy convert" not in out
+    code, out, _ = run(monkeypatch, capsys, "export", model, "--force")
+    assert code == 0 and "use with fsdeploy convert -m mine_a2b.onnx" in out
+
+
+def test_a_file_that_cannot_get_its_name_leaves_the_earlier_pair(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run(monkeypatch, capsys, "export", model)[0] == 0
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    replace = Path.replace
+
+    def refuse(path: Path, target: Path) -> Path:
+        if target.name == "mine_a2b.onnx":
+            raise PermissionError(13, "Permission denied")
+        return replace(path, target)
+
+    monkeypatch.setattr(Path, "replace", refuse)
+    code, _, err = run(monkeypatch, capsys, "export", model, "--force", "--io", "uint8")
+    assert code == 2 and "cannot write" in err
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_damage_inside_a_graph_is_a_damaged_file_for_inspect(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    graph = helper.make_graph(
+        [helper.make_node("Identity", ["x"], ["y"])], "g",
+        [helper.make_tensor_value_info("x", 99, [1])], [helper.make_tensor_value_info("y", 1, ["N"])],
+    )  # fmt: skip
+    proto = helper.make_model(graph, ir_version=8)
+    path = tmp_path / "m.onnx"
+    path.write_bytes(proto.SerializeToString())
+    code, out, _ = run(monkeypatch, capsys, "inspect", path, "--json")
+    assert code == 0 and json.loads(out)["tensors"][0]["type"] == "unknown (99)"
+    value = b"\x6a\x04\x0a\x7fno"  # field 13, value_info: a name that is longer than the message
+    content = proto.graph.SerializeToString() + value
+    outline = onnx.ModelProto(ir_version=8).SerializeToString()
+    path.write_bytes(outline + b"\x3a" + bytes([len(content)]) + content)
+    code, _, err = run(monkeypatch, capsys, "inspect", path)
+    assert code == 2 and "m.onnx is damaged inside its graph" in err and err.count("\n") == 1
+    path.write_bytes(proto.SerializeToString().replace(b"x", b"\xff"))
+    code, _, err = run(monkeypatch, capsys, "inspect", path)
+    assert code == 2 and "m.onnx is damaged inside its graph" in err and err.count("\n") == 1
 
 
 def test_a_folder_that_is_no_model_an_unknown_plugin_and_a_damaged_one_are_refused(

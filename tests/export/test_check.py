@@ -256,6 +256,21 @@ def test_our_own_onnx_files_pass(tiny: Path, tmp_path: Path, settings: ExportSet
     assert found["C17"] == "pass"
 
 
+@pytest.mark.parametrize("settings", [ExportSettings(format="dfm", batch=1), ExportSettings(batch=1)])
+def test_every_output_of_a_small_fixed_batch_is_compared_on_three_inputs(
+    tiny: Path, tmp_path: Path, settings: ExportSettings
+) -> None:
+    path = export_model(tiny, tmp_path / "m.dfm", settings=settings).path
+    manifest = tmp_path / "m.dfm.json"
+    values = json.loads(manifest.read_text())
+    assert {entry["samples"] for entry in values["parity"]} == {3}
+    assert verdicts(path)["C17"] == "pass"
+    for entry in values["parity"]:
+        entry["samples"] = 2
+    manifest.write_text(json.dumps(values))
+    assert verdicts(path)["C17"] == "fail", "two inputs are two, whatever the number of outputs"
+
+
 def test_a_manifest_of_another_file_is_noticed(tiny: Path, tmp_path: Path) -> None:
     path = export_model(tiny, tmp_path / "m.onnx").path
     manifest = tmp_path / "m.onnx.json"

@@ -87,3 +87,25 @@ def test_graphs_nested_beyond_reason_are_refused(tmp_path: Path) -> None:
     (tmp_path / "m.onnx").write_bytes(model.SerializeToString())
     with pytest.raises(InputError, match="not a whole ONNX file"):
         scan(tmp_path / "m.onnx")
+
+
+def field(number: int, content: bytes) -> bytes:
+    """A length-delimited protobuf field of less than 128 bytes."""
+    return bytes([number << 3 | 2, len(content)]) + content
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        pytest.param(field(8, field(1, b"\xff\xfe") + b"\x10\x11"), id="domain is no text"),
+        pytest.param(field(8, field(2, b"seventeen")), id="opset is no number"),
+        pytest.param(field(14, field(1, b"key") + field(2, b"\x80")), id="property is no text"),
+    ],
+)
+def test_a_damaged_outline_is_not_called_an_empty_file(tmp_path: Path, damage: bytes) -> None:
+    (tmp_path / "m.onnx").write_bytes(b"\x08\x08" + damage + field(7, b""))
+    with pytest.raises(InputError, match=r"m\.onnx is not a whole ONNX file"):
+        scan(tmp_path / "m.onnx")
+    (tmp_path / "m.onnx").write_bytes(b"")
+    with pytest.raises(InputError, match="it is empty"):
+        scan(tmp_path / "m.onnx")
