@@ -47,8 +47,7 @@ def face_from_dict(value: Any) -> FaceRecord:
     defect = landmark_defect(landmarks)
     if defect:
         raise InputError(defect)
-    masks = bounds.table(face.get("mask") or {}, "mask")
-    identity = bounds.table(face.get("identity") or {}, "identity")
+    masks, identity = _entries(face, "mask"), _entries(face, "identity")
     known = {*_FACE_KEYS, "landmarksXY"}
     return FaceRecord(
         x=bounds.integer(face["x"], "x"),
@@ -61,6 +60,14 @@ def face_from_dict(value: Any) -> FaceRecord:
         thumb=_thumb(face.get("thumb")),
         extra=bounds.plain({key: entry for key, entry in face.items() if key not in known}, "the face"),
     )
+
+
+def _entries(face: dict[str, Any], key: str) -> dict[str, Any]:
+    value = face.get(key)
+    # Whether a stranger's value is empty is not asked before its kind is known: an array has no answer.
+    if value is None or (isinstance(value, list | tuple) and not value):
+        return {}
+    return bounds.table(value, key)
 
 
 def mask_from_dict(value: Any, name: str) -> StoredMask:

@@ -166,6 +166,25 @@ def test_a_bad_face_is_skipped_with_its_reason_and_the_others_keep_their_place(t
     assert alignments.skipped[0].startswith("f.png, face 0: landmarks hold values that are not numbers")
 
 
+@pytest.mark.parametrize("key", ["mask", "identity"])
+@pytest.mark.parametrize("value", [np.zeros(3), np.zeros((2, 2), np.uint8), "text", 7, True, [1.0]])
+def test_a_face_whose_masks_are_no_table_costs_that_face_alone(tmp_path, face, key, value):
+    document = {"__meta__": {"version": 2.4}, "__data__": {"a.png": {"faces": [{**face, key: value}, face]}}}
+    alignments = read_alignments(save(tmp_path / "a.fsa", document))
+    assert len(alignments.frames["a.png"]) == 1
+    (reason,) = alignments.skipped
+    assert "a.png, face 0" in reason and key in reason
+
+
+@pytest.mark.parametrize("key", ["mask", "identity"])
+@pytest.mark.parametrize("value", [None, {}, [], ()])
+def test_a_face_without_masks_or_embeddings_is_a_face(tmp_path, face, key, value):
+    document = {"__meta__": {"version": 2.4}, "__data__": {"a.png": {"faces": [{**face, key: value}]}}}
+    alignments = read_alignments(save(tmp_path / "a.fsa", document))
+    assert alignments.skipped == ()
+    assert len(alignments.frames["a.png"]) == 1
+
+
 def test_reading_never_changes_the_file_and_writing_keeps_a_backup(tmp_path, face):
     path = save(tmp_path / "a.fsa", {"f.png": [face]})
     before = path.read_bytes()
