@@ -50,13 +50,15 @@ def migrate(
       fsdeploy migrate old_model -o my_model --preview faces -o sheet.png
       fsdeploy migrate old_model -o my_model --export --format dfm
     """
-    from fsdeploy.model.migrate import open_migration, report, write_migration
+    from fsdeploy.model.migrate import check_output, open_migration, report, write_migration
     from fsdeploy.progress import stage
 
     target, sheet = _targets(path, outputs, preview)
     wanted = with_export or kind is not None
     if wanted and dry_run:
         raise InputError("--export needs the model folder that --dry-run does not write: leave one out")
+    if not dry_run:
+        check_output(target)  # before minutes are spent on reading
     exported: list[dict[str, Any]] = []
     with stage(f"Migrating {path}", quiet=as_json), open_migration(path, not no_optimizer) as migration:
         differences = {} if reference is None else _compare(migration, reference)
@@ -67,13 +69,16 @@ def migrate(
         if not dry_run:
             write_migration(migration, target)
         found = report(migration, None if dry_run else target, not no_optimizer, differences)
-    if wanted:
-        exported = [_export(target, kind or "onnx", swapped, as_json) for swapped in (False, True)]
     drawn = str(sheet) if preview is not None else None
-    click.echo(_as_json(found, exported, drawn) if as_json else _as_text(found, exported, drawn))
-    worst = max(differences.values(), default=0.0)
-    if worst > _REFERENCE_TOLERANCE:
-        raise CheckFailedError(f"the outputs differ by {worst:.2g} from {reference}: this is not the same model")
+    try:
+        for swapped in (False, True) if wanted else ():
+            exported.append(_export(target, kind or "onnx", swapped, as_json))
+    finally:  # the folder is written by now, whatever becomes of the exports
+        click.echo(_as_json(found, exported, drawn) if as_json else _as_text(found, exported, drawn))
+    # NaN is no small difference, and no maximum either.
+    wrong = [value for value in differences.values() if not value <= _REFERENCE_TOLERANCE]
+    if wrong:
+        raise CheckFailedError(f"the outputs differ by {max(wrong):.2g} from {reference}: this is not the same model")
 
 
 def _targets(path: Path, outputs: tuple[Path, ...], preview: Path | None) -> tuple[Path, Path]:
@@ -84,11 +89,20 @@ def _targets(path: Path, outputs: tuple[Path, ...], preview: Path | None) -> tup
         raise InputError("-o was given too often: name one model folder, and with --preview one picture")
     if sheets and preview is None:
         raise InputError(f"-o {sheets[0]} is a picture: that needs --preview with a folder of faces")
+    target = folders[0] if folders else _beside(path)
+    if sheets:
+        return target, sheets[0]
+    whole = target.absolute()  # "." has no name of its own
+    return target, whole.parent / f"{whole.name or 'model'}_preview.png"
+
+
+def _beside(path: Path) -> Path:
+    """<path>_migrated, without the suffix of a file."""
     whole = path.resolve()
     name = whole.name if whole.is_dir() else whole.name.partition(".")[0]
-    beside = path.with_name(f"{name}_migrated") if path.name not in ("", "..") else whole.with_name(f"{name}_migrated")
-    target = folders[0] if folders else beside
-    return target, sheets[0] if sheets else target.with_name(f"{target.name}_preview.png")
+    if not name:
+        raise InputError(f"{path} has no name to call a model folder after: name the folder with -o")
+    return path.with_name(f"{name}_migrated") if path.name not in ("", "..") else whole.with_name(f"{name}_migrated")
 
 
 def _compare(migration: Migration, reference: Path) -> dict[str, float]:

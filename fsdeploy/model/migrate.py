@@ -17,6 +17,7 @@ from torch import Tensor
 
 from fsdeploy import __version__
 from fsdeploy.errors import InputError
+from fsdeploy.files import sync_folder
 from fsdeploy.model.graph.network import GraphNetwork
 from fsdeploy.model.lock import FolderLock
 from fsdeploy.model.migration import MigratedModel, MigratedOptimizer, find_converter
@@ -108,27 +109,61 @@ def open_migration(path: Path, with_optimizer: bool = True) -> Iterator[Migratio
         yield Migration(model, tensors, fit_native(model, tensors, stored))
 
 
+def check_output(output: Path) -> Path:
+    """The folder that `write_migration` would write, with links followed.
+
+    Raises:
+        InputError: it exists with files in it, or cannot be looked at.
+    """
+    try:
+        folder = output.resolve()
+        taken = folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
+    except (OSError, RuntimeError) as error:  # RuntimeError: links in a circle
+        raise InputError(f"cannot write {output}: {error}: choose another folder with -o") from error
+    if taken:
+        raise InputError(f"{output} exists already: choose another folder with -o, or move it away")
+    return folder
+
+
 def write_migration(migration: Migration, output: Path) -> None:
-    """Write the model folder; a folder appears complete or not at all.
+    """Write the model folder: it appears complete or not at all. One that exists and is empty is filled, not replaced.
 
     Raises:
         InputError: the folder exists with files in it, or cannot be written.
     """
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise InputError(f"{output} exists already: choose another folder with -o, or move it away")
-    temporary = output.with_name(f".{output.name}.{os.getpid()}.tmp")
+    folder = check_output(output)
+    # A folder that exists may be a mount point, or the one the user stands in: it cannot be replaced by another.
+    exists = folder.is_dir()
+    temporary = (folder if exists else folder.parent) / f".{folder.name}.{os.getpid()}.tmp"
     try:
         temporary.mkdir(parents=True)
         _write_set(migration, temporary)
-        if output.exists():
-            output.rmdir()
-        temporary.rename(output)
+        if exists:
+            _move_files(temporary, folder)
+        else:
+            temporary.rename(folder)
     except OSError as error:
         raise InputError(
             f"cannot write {output}: {error.strerror or error}: check its permissions and space"
         ) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _move_files(source: Path, folder: Path) -> None:
+    """Move the files of a set into the folder around `source`: all, or none."""
+    if any(entry != source for entry in folder.iterdir()):
+        raise InputError(f"{folder} was filled by another program meanwhile: choose another folder with -o")
+    moved: list[Path] = []
+    try:
+        # The state JSON is what makes a set of the files: it comes last.
+        for file in sorted(source.iterdir(), key=lambda file: file.suffix == ".json"):
+            moved.append(file.rename(folder / file.name))
+        sync_folder(folder)
+    except BaseException:
+        for file in moved:
+            file.unlink(missing_ok=True)
+        raise
 
 
 def _write_set(migration: Migration, folder: Path) -> None:

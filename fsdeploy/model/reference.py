@@ -8,6 +8,7 @@ Inputs are called `input_a` and `input_b` (or `in_face_a`, `in_face_in_a`, ...),
 from __future__ import annotations
 
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +22,19 @@ from fsdeploy.model.network import SwapNetwork
 _INPUTS = ("input_{0}", "in_face_{0}", "in_face_in_{0}")
 _OUTPUTS = ("f32_swap_{0}_{1}", "{0}_f32_{1}", "swap_{0}_{1}", "{0}_{1}")
 _MOST_BYTES = 1 << 30
+_UNREADABLE = (
+    OSError, EOFError, ValueError, TypeError, ArithmeticError, MemoryError, RuntimeError,
+    zipfile.BadZipFile, zlib.error,
+)  # fmt: skip
+"""What NumPy, zipfile and the network say to a file that is damaged or of another kind."""
 
 
 def compare_with_reference(network: SwapNetwork, reference: Path) -> dict[str, float]:
-    """Largest difference by direction and output, for example {"a2b_0": 2e-6}.
+    """Largest difference by direction and output, for example {"a2b_0": 2e-6}; NaN where the network gives NaN.
 
     Raises:
-        InputError: no NumPy file, or none of its arrays is an input and output of this network.
+        InputError: no NumPy file, none of its arrays is an input and output of this network, or one of them holds
+            anything but finite numbers or has another shape than the network's.
     """
     try:
         with zipfile.ZipFile(reference) as archive:
@@ -35,7 +42,7 @@ def compare_with_reference(network: SwapNetwork, reference: Path) -> dict[str, f
                 raise InputError(f"{reference} is too large for a reference: keep a few faces only")
         with np.load(reference, allow_pickle=False) as arrays:
             found = _differences(network, arrays)
-    except (OSError, ValueError, zipfile.BadZipFile, RuntimeError) as error:
+    except _UNREADABLE as error:
         raise InputError(f"{reference} cannot be compared with: {error}: name a NumPy .npz file") from error
     if not found:
         raise InputError(f"{reference} holds no inputs and outputs of a swap: see 'fsdeploy.model.reference'")
@@ -53,12 +60,21 @@ def _differences(network: SwapNetwork, arrays: Any) -> dict[str, float]:
             outputs = network.swap(feed, side)
         for number, output in enumerate(outputs):
             expected = _first(arrays, _OUTPUTS, direction, str(number))
-            if expected is not None:
-                ours = output.permute(0, 2, 3, 1).numpy()
-                found[f"{direction}_{number}"] = float(np.abs(ours - expected).max())
+            if expected is None:
+                continue
+            ours = output.permute(0, 2, 3, 1).numpy()
+            # NumPy would stretch an array of another shape over ours, and compare what was never meant.
+            if expected.shape != ours.shape:
+                raise ValueError(f"output {number} of {direction} has the shape {expected.shape}, not {ours.shape}")
+            found[f"{direction}_{number}"] = float(np.abs(ours.astype(np.float64) - expected).max())
     return found
 
 
 def _first(arrays: Any, forms: tuple[str, ...], *values: str) -> NDArray[Any] | None:
-    names = [form.format(*values) for form in forms]
-    return next((np.asarray(arrays[name]) for name in names if name in arrays), None)
+    name = next((name for form in forms if (name := form.format(*values)) in arrays), None)
+    if name is None:
+        return None
+    array = np.asarray(arrays[name])
+    if array.dtype.kind not in "fiu" or not np.isfinite(array).all():
+        raise ValueError(f"{name} holds something else than finite numbers")
+    return array
