@@ -89,5 +89,6 @@ def convert(**chosen: Any) -> None:
         raise click.Abort
     if not report.complete:
         count = len(report.failed)
-        problem = f"{count} frame{'s' if count > 1 else ''} failed" if count else "the input is damaged"
+        problem = f"{count} frame{'s' if count > 1 else ''} failed" if count else report.stopped
+        problem = problem or ("the input is damaged" if report.damage else "frames are missing")
         raise CheckFailedError(f"{problem}: what could be converted was written to {chosen['output']}")

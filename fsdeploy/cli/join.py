@@ -20,7 +20,7 @@ _FILE = click.Path(path_type=Path)
 @click.option(
     "--sign", nargs=2, type=_FILE, metavar="CERT KEY", help="Sign with content credentials (C2PA), PEM files."
 )
-@click.option("--force", is_flag=True, help="Replace an existing output file.")
+@click.option("--force", is_flag=True, help="Replace existing output files.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 def join(
     parts: tuple[Path, ...],
@@ -46,18 +46,18 @@ def join(
         raise InputError(f"{output} exists already: choose another name or pass --force to replace it")
     signing = None
     if sign:
-        from fsdeploy.convert.credentials import SigningKey, check_signable
-        from fsdeploy.convert.credentials import sign as sign_file
+        from fsdeploy.convert.credentials import SigningKey
 
-        check_signable(output)
         signing = SigningKey.load(*sign)
-    report = join_parts(parts, output, source=source, audio=not no_audio)
-    if signing is not None and output.is_file():
-        sign_file(output, signing, {"model_sha256": report["model"]["sha256"]}, source or Path(report["input"]))
+    report = join_parts(parts, output, source=source, audio=not no_audio, signing=signing, overwrite=force)
     if as_json:
         click.echo(json_text(report))
     else:
         frames = report["frames"]
+        from fsdeploy.convert.provenance import NO_MARK_NOTICE
+
         click.echo(f"{report['parts']} parts, {frames['written']} frames, {frames['failed']} failed: wrote {output}")
+        if not report["marked"]:
+            click.echo(NO_MARK_NOTICE)
     if not report["complete"]:
-        raise CheckFailedError("some frames failed when the parts were converted: the report names them")
+        raise CheckFailedError("frames failed or were damaged when the parts were converted: the report names them")

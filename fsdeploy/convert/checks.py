@@ -171,6 +171,23 @@ def check_nothing_is_replaced(
         )
 
 
+def check_nothing_unknown(
+    writer: Writer, output: Path, source: FrameSource, part: tuple[int, int | None], ranges: Ranges
+) -> None:
+    """Refuse to go on from images of which no report says how they were made. Arguments as above.
+
+    Raises:
+        InputError: names the first such image.
+    """
+    if not isinstance(writer, ImageFolderWriter) or not output.is_dir():
+        return
+    there = next(_names_there(writer, output, source, part, ranges), None)
+    if there is not None:
+        raise InputError(
+            f"{output / there} is there, but no report says how it was made: convert without --resume, with --force"
+        )
+
+
 def _names_there(
     writer: ImageFolderWriter, output: Path, source: FrameSource, part: tuple[int, int | None], ranges: Ranges
 ) -> Iterator[str]:

@@ -2,29 +2,29 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 import os
 import re
 import signal
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 from fsdeploy import __version__
 from fsdeploy.convert import checks
-from fsdeploy.convert.credentials import MIME_TYPES, SigningKey, check_signable, sign
+from fsdeploy.convert.conversion import Conversion
+from fsdeploy.convert.credentials import SigningKey, check_signable, sign_outputs
 from fsdeploy.convert.landmarks import FaceIndex, load_faces
 from fsdeploy.convert.model import exported_model
-from fsdeploy.convert.pipeline import Conversion, convert
-from fsdeploy.convert.provenance import NO_MARK_NOTICE, Mark, read_source_type
+from fsdeploy.convert.pipeline import convert
+from fsdeploy.convert.provenance import NO_MARK_NOTICE, Mark
 from fsdeploy.convert.report import Report
+from fsdeploy.convert.resume import frames_to_redo
 from fsdeploy.convert.settings import (
     DEFAULT_COLOR,
     DEFAULT_EDGE,
@@ -36,7 +36,7 @@ from fsdeploy.convert.settings import (
     parse_values,
     writer_for,
 )  # fmt: skip
-from fsdeploy.convert.shard import PartFacts, Shard, frame_count, report_path
+from fsdeploy.convert.shard import Shard, check_share, frame_count, part_facts, report_path
 from fsdeploy.convert.sources import FrameSource, VideoFile, open_source
 from fsdeploy.errors import InputError
 from fsdeploy.files import sha256
@@ -72,13 +72,17 @@ def run(chosen: Mapping[str, Any]) -> tuple[Report, list[str]]:
     checks.check_faces(faces, source)
     choice = _choice(chosen, values)
     checks.check_mask(choice, faces)
-    shard = Shard.parse(chosen["shard"]) if chosen["shard"] else None
-    part = shard.bounds(frame_count(source)) if shard else (0, None)
+    shard = _shard(chosen)
+    suffix = writer.file_suffix(output)
+    signing = _signing(chosen, suffix)
+    markable = writer.can_mark(output)
+    mark = Mark(f"fsdeploy {__version__}") if markable and not chosen["no_mark"] else None
+    total = frame_count(source) if shard else 0
+    part = shard.bounds(total) if shard else (0, None)
+    written_ranges = () if chosen["keep_unchanged"] else ranges
     if not (chosen["force"] or chosen["resume"]):
-        checks.check_nothing_is_replaced(writer, output, source, part, () if chosen["keep_unchanged"] else ranges)
+        checks.check_nothing_is_replaced(writer, output, source, part, written_ranges)
     model = _load_model(chosen)
-    signing = _signing(chosen)
-    mark = None if chosen["no_mark"] else Mark(f"fsdeploy {__version__}")
     job = Conversion(
         source=source,
         faces=faces,
@@ -90,6 +94,7 @@ def run(chosen: Mapping[str, Any]) -> tuple[Report, list[str]]:
         keep_unchanged=chosen["keep_unchanged"],
         scale=chosen["scale"] / 100.0,
         part=part,
+        part_name=f"{shard.index}of{shard.of}" if shard else "",
         batch=chosen["batch"] or (2 if model.provider == "CPUExecutionProvider" else 8),
         jobs=chosen["jobs"] or max(1, min(8, (os.cpu_count() or 2) - 1)),
         rate=_rate(chosen, source),
@@ -101,27 +106,43 @@ def run(chosen: Mapping[str, Any]) -> tuple[Report, list[str]]:
     )
     if isinstance(source, VideoFile):
         source.deep = job.writer.deep
-    report = Report(facts=_facts(chosen, source, faces, model, choice, writer_name, mark), damage=list(faces.problems))
+    facts = _facts(chosen, source, faces, model, choice, (writer_name, suffix), mark)
+    report = Report(facts=facts, damage=list(faces.problems))
+    account = chosen["report"] or report_path(output, shard)
+    before = account.exists()
+    if job.resume:
+        redo = frames_to_redo(account, output, report.facts)
+        if redo is None and not chosen["force"]:
+            checks.check_nothing_unknown(job.writer, output, source, part, written_ranges)
+        job = replace(job, resume=redo is not None, redo=redo or frozenset())
+
+    def save() -> None:
+        report.facts["writer"]["encoder"] = job.writer.description
+        if shard is not None:
+            report.facts["shard"] = part_facts(shard, report, job, total).as_dict()
+        report.write(account)
+
     try:
-        _run_with_progress(job, report)
+        _run_with_progress(job, report, save)
+        if shard is not None:
+            check_share(report, job, total)
     finally:
         if report.read:
-            report.facts["writer"]["encoder"] = job.writer.description
-            if shard is not None:
-                report.facts["shard"] = _part_facts(shard, report).as_dict()
-            report.write(chosen["report"] or report_path(output, shard))
+            save()
+        elif not before and account.exists():
+            account.unlink()
     if not report.written and not report.stopped:
         what = "no frame of it can be decoded" if not report.read else "none of its frames lies in the ranges"
         raise InputError(f"{source.info.path}: {what}, nothing was written")
     if signing is not None:
-        _sign_outputs(output, source, signing, report)
+        sign_outputs(output, suffix, signing, report.facts, source.info.path)
     lines = [*report.summary(), f"wrote {output}"]
     if not (report.stopped or shard or job.ranges):
         unused = len(faces.unused())
         report.facts["landmarks"]["frames_that_do_not_exist"] = unused
         lines += [f"{unused} frames with landmarks do not exist in {source.info.path}"] if unused else []
     if mark is None:
-        lines.append(NO_MARK_NOTICE)
+        lines.append(NO_MARK_NOTICE if markable else f"{suffix} files cannot hold a mark; {NO_MARK_NOTICE}")
     return report, lines
 
 
@@ -150,7 +171,7 @@ def _choice(chosen: Mapping[str, Any], values: Values) -> Choice:
     )
 
 
-def _signing(chosen: Mapping[str, Any]) -> SigningKey | None:
+def _signing(chosen: Mapping[str, Any], suffix: str) -> SigningKey | None:
     """The key that outputs are signed with; all that can be wrong with it is found before work starts."""
     if not chosen["sign"]:
         return None
@@ -158,28 +179,8 @@ def _signing(chosen: Mapping[str, Any]) -> SigningKey | None:
         raise InputError("--sign and --no-mark contradict each other: choose one")
     if chosen["shard"]:
         raise InputError("a part cannot be signed, for joining changes it: sign with 'fsdeploy join --sign'")
-    check_signable(chosen["output"])
+    check_signable(suffix)
     return SigningKey.load(*chosen["sign"])
-
-
-def _sign_outputs(output: Path, source: FrameSource, signing: SigningKey, report: Report) -> None:
-    facts = {
-        "model_sha256": report.facts["model"]["sha256"],
-        "settings_sha256": digest_of(report.facts["settings"]),
-    }
-    if output.is_file():
-        sign(output, signing, facts, source.info.path)
-        return
-    originals = {Path(key).stem: source.info.path / key for key in source.keys() or []}
-    for path in sorted(output.iterdir()):
-        # Frames that were not swapped carry no mark, and have nothing to be signed for.
-        if path.suffix.lower() in MIME_TYPES and read_source_type(path) is not None:
-            sign(path, signing, facts, originals.get(path.stem))
-
-
-def digest_of(value: Any) -> str:
-    """SHA-256 of a value's JSON form."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def _range(text: str) -> tuple[int, int]:
@@ -207,8 +208,8 @@ def _audio(chosen: Mapping[str, Any], source: FrameSource) -> Path | None:
 
 
 def _facts(
-    chosen: Mapping[str, Any], source: FrameSource, faces: FaceIndex, model: Swapper, choice: Choice, writer: str,
-    mark: Mark | None,
+    chosen: Mapping[str, Any], source: FrameSource, faces: FaceIndex, model: Swapper, choice: Choice,
+    writer: tuple[str, str], mark: Mark | None,
 ) -> dict[str, Any]:  # fmt: skip
     return {
         "input": str(source.info.path),
@@ -223,8 +224,9 @@ def _facts(
         },
         "settings": asdict(choice),
         "output_settings": {name: chosen[name] for name in ("scale", "ranges", "keep_unchanged", "transparent")},
-        "writer": {"name": writer},
+        "writer": {"name": writer[0], "suffix": writer[1]},
         "marked": mark.source_type if mark is not None else False,
+        "no_mark": bool(chosen["no_mark"]),
         "versions": _versions(),
     }
 
@@ -241,29 +243,29 @@ def _versions() -> dict[str, str]:
     }  # fmt: skip
 
 
-def _part_facts(shard: Shard, report: Report) -> PartFacts:
-    """What a part says about itself; two parts fit when their digests agree."""
-    facts = report.facts
-    alike = {
-        "input": Path(facts["input"]).name, "model": facts["model"]["sha256"], "settings": facts["settings"],
-        "writer": facts["writer"], "output_settings": facts["output_settings"], "faces": facts["landmarks"]["faces"],
-    }  # fmt: skip
-    timing = report.first_timing
-    return PartFacts(
-        shard.index,
-        shard.of,
-        report.first_frame or 0,
-        "" if timing is None else str(timing.pts * timing.time_base),
-        digest_of(alike),
-    )
+def _shard(chosen: Mapping[str, Any]) -> Shard | None:
+    if not chosen["shard"]:
+        return None
+    if chosen["ranges"] and not chosen["keep_unchanged"]:
+        raise InputError(
+            "--shard with --range needs --keep-unchanged: parts are placed by the times of the source, and one of them "
+            "may hold no frame of the ranges"
+        )
+    return Shard.parse(chosen["shard"])
 
 
-def _run_with_progress(job: Conversion, report: Report) -> None:
+def _run_with_progress(job: Conversion, report: Report, save: Callable[[], None]) -> None:
+    """Convert. `save` writes the account, at the start and at each failure: what a killed run leaves must be known."""
     stop = threading.Event()
     started = time.monotonic()
+    saved = -1
     with Progress("Converting", total=_expected(job), unit="frames") as progress, _interruptible(stop):
 
         def advance(current: Report) -> None:
+            nonlocal saved
+            if len(current.failed) != saved:
+                saved = len(current.failed)
+                save()
             rate = current.written / max(time.monotonic() - started, 1e-6)
             progress.advance(current.written - progress.done, f"{rate:.1f} fps, {current.faces} faces")
 

@@ -7,12 +7,14 @@ makes the signature invalid, and encoding it again drops the manifest.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from fsdeploy import __version__
-from fsdeploy.convert.provenance import COMPOSITE
+from fsdeploy.convert.provenance import COMPOSITE, read_source_type
+from fsdeploy.convert.shard import digest_of
 from fsdeploy.errors import CheckFailedError, InputError
 from fsdeploy.files import atomic_path
 
@@ -22,6 +24,9 @@ MIME_TYPES = {
     ".gif": "image/gif",
 }  # fmt: skip
 """Kinds of files that can be signed. Matroska and WebM cannot."""
+
+
+_HOLDS = ("Valid", "Trusted")
 
 
 @dataclass(frozen=True)
@@ -67,15 +72,40 @@ def _algorithm(private: bytes, path: Path) -> str:
     raise InputError(f"{path} holds a key of a kind that content credentials do not know: use ECDSA P-256")
 
 
-def check_signable(path: Path) -> None:
-    """Refuse an output that cannot be signed, before any work is done.
+def check_signable(suffix: str) -> None:
+    """Refuse a kind of file that cannot be signed, before any work is done.
+
+    Args:
+        suffix: of the files that will be written, with its dot.
 
     Raises:
         InputError: of that kind.
     """
-    if path.suffix and path.suffix.lower() not in MIME_TYPES:
+    if suffix.lower() not in MIME_TYPES:
         kinds = ", ".join(sorted(MIME_TYPES))
-        raise InputError(f"{path.suffix} files cannot hold content credentials: write {kinds}")
+        raise InputError(f"{suffix or 'such'} files cannot hold content credentials: write {kinds}")
+
+
+def sign_outputs(output: Path, suffix: str, signing: SigningKey, report: Mapping[str, Any], source: Path) -> None:
+    """Sign a finished file, or every marked file of a finished folder that is not signed yet.
+
+    Args:
+        suffix: of the folder's files, with its dot.
+        report: the account of the conversion: digests of its model and settings go into the signature.
+        source: the video or the folder of frames that it was made from.
+
+    Raises:
+        InputError, CheckFailedError: as `sign`; the files before are signed.
+    """
+    facts = {"model_sha256": report["model"]["sha256"], "settings_sha256": digest_of(report["settings"])}
+    if not output.is_dir():
+        sign(output, signing, facts, source)
+        return
+    originals = {path.stem: path for path in source.iterdir()} if source.is_dir() else {}
+    for path in sorted(output.rglob(f"*{suffix}")):
+        # Frames that were not swapped carry no mark, and have nothing to be signed for.
+        if read_source_type(path) is not None and validation_state(path) not in _HOLDS:
+            sign(path, signing, facts, originals.get(path.stem))
 
 
 def sign(path: Path, signing: SigningKey, facts: dict[str, Any], source: Path | None = None) -> None:
@@ -112,7 +142,7 @@ def sign(path: Path, signing: SigningKey, facts: dict[str, Any], source: Path | 
     except c2pa.C2paError as error:
         raise InputError(f"{path} could not be signed ({error}): check certificate and key") from error
     state = validation_state(path)
-    if state not in ("Valid", "Trusted"):
+    if state not in _HOLDS:
         raise CheckFailedError(f"the signature of {path} does not hold ({state}): check certificate and key")
 
 

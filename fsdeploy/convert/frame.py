@@ -27,6 +27,8 @@ class Status(StrEnum):
     SWAPPED = "swapped"
     UNCHANGED = "unchanged"
     """No face in it, written as it was."""
+    KEPT = "kept"
+    """Written by an earlier run, and left as it is."""
     SKIPPED = "skipped"
     """Outside the frame ranges."""
     FAILED = "failed"
@@ -117,6 +119,7 @@ class Picture:
     image: Pixels
     """(H, W, 3) BGR at output size."""
     status: Status
+    """What it shows: where an unreadable frame repeats a swapped picture, SWAPPED."""
     alpha: NDArray[np.uint8] | None = None
     """(H, W) opacity, only for writers that draw transparent."""
     timing: Timing | None = None
@@ -144,3 +147,9 @@ class OutputInfo:
     mark: Any = None
     """`provenance.Mark`, or None when marking was switched off."""
     resume: bool = False
+    part: str = ""
+    """Of a shard "3of8": goes into the names of files that every shard writes. Empty when there are no shards."""
+    patch_size: int = 64
+    """Edge of the swapped faces, for writers that take patches."""
+    keys: list[str] | None = None
+    """Every frame's key where known without decoding (folders), those of other shards included; else None."""

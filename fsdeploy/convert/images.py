@@ -32,7 +32,10 @@ class ImageFolderWriter(Writer):
         """
         return
 
-    def can_mark(self) -> bool:
+    def file_suffix(self, output: Path) -> str:
+        return f".{self.options.format}"
+
+    def can_mark(self, output: Path) -> bool:
         """Whether the format can carry XMP."""
         return True
 
@@ -65,7 +68,7 @@ class ImageFolderWriter(Writer):
 
     def encode(self, picture: Picture) -> Any:
         xmp = None
-        if self.info.mark is not None and self.can_mark() and picture.status is Status.SWAPPED:
+        if self.info.mark is not None and self.can_mark(self.folder) and picture.status is Status.SWAPPED:
             xmp = self.info.mark.xmp()
         alpha = picture.alpha
         if alpha is not None and self.options.separate_mask:
@@ -96,6 +99,14 @@ class ImageFolderWriter(Writer):
     def has(self, key: str, width: int, height: int) -> bool:
         path = self.path(key)
         return path.is_file() and image_size(path) == (width, height)
+
+    def kept(self, key: str) -> Any:
+        path = self.path(key)
+        mask = self.folder / "masks" / path.name
+        try:
+            return path.read_bytes(), mask.read_bytes() if self.options.separate_mask and mask.is_file() else None
+        except OSError:
+            return None
 
     def close(self, complete: bool) -> None:
         return

@@ -13,22 +13,18 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from fractions import Fraction
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from fsdeploy.convert.align import UpcomingAlignments
-from fsdeploy.convert.frame import Frame, OutputFullError, OutputInfo, Picture, Pixels, Status
-from fsdeploy.convert.landmarks import FaceIndex
-from fsdeploy.convert.plugin import Writer
-from fsdeploy.convert.provenance import Mark
+from fsdeploy.convert.conversion import Conversion
+from fsdeploy.convert.frame import Frame, OutputInfo, Picture, Status
+from fsdeploy.convert.ordered import Done, OrderedOutput
 from fsdeploy.convert.report import Report
 from fsdeploy.convert.sizing import Sizing, quarter_turns, turned
-from fsdeploy.convert.sources import FrameSource
-from fsdeploy.convert.swap import Alignment, Blended, CroppedFace, Look, Model, blend_faces, crop_faces
-from fsdeploy.errors import CheckFailedError, FsdeployError
+from fsdeploy.convert.swap import Alignment, Blended, CroppedFace, blend_faces, crop_faces
+from fsdeploy.errors import FsdeployError
 from fsdeploy.faces.records import FaceRecord
 
 logger = logging.getLogger(__name__)
@@ -37,37 +33,6 @@ INTERRUPTED = "interrupted"
 """What a report says when its conversion was stopped from outside."""
 _IDLE_S = 0.02
 """A batch is closed when no further face came for this long."""
-
-
-@dataclass(frozen=True)
-class Conversion:
-    """All that a conversion needs. Built by the command line, or by hand."""
-
-    source: FrameSource
-    faces: FaceIndex
-    model: Model
-    look: Look
-    writer: Writer
-    output: Path
-    ranges: tuple[tuple[int, int], ...] = ()
-    """Inclusive ranges of frame numbers; empty: all."""
-    keep_unchanged: bool = False
-    """Write frames outside the ranges as they are, instead of leaving them out."""
-    scale: float = 1.0
-    """Factor of the output's size."""
-    part: tuple[int, int | None] = (0, None)
-    """First frame index and the one after the last, for shards."""
-    batch: int = 2
-    """Faces per run of the model."""
-    jobs: int = 2
-    """Threads that blend and encode."""
-    rate: Fraction = Fraction(25)
-    """Frames per second where the source has no timing."""
-    audio_from: Path | None = None
-    transparent: bool = False
-    mark: Mark | None = None
-    on_error: Literal["keep", "stop"] = "keep"
-    resume: bool = False
 
 
 @dataclass
@@ -82,22 +47,12 @@ class _Item:
 
 
 @dataclass(frozen=True)
-class _Done:
-    place: int
-    picture: Picture | None
-    """None: the frame could not be read; the picture before it is shown again."""
-    frame: Frame
-    encoded: Any = None
-    reason: str = ""
-    written_before: bool = False
-
-
-@dataclass(frozen=True)
 class _End:
-    """The source has no more frames, or failed."""
+    """The source has no more frames, or a stage failed."""
 
-    count: int
-    error: BaseException | None = None
+    count: int | None
+    """Frames that were sent on their way and are still written; None: the stage they need is gone."""
+    error: Exception | None = None
 
 
 def convert(
@@ -110,7 +65,7 @@ def convert(
 
     Args:
         report: filled in as frames pass; a new one by default.
-        on_progress: called after each written frame.
+        on_progress: called when the output is open, and after each written frame.
         stop: when set, no further frame is read; those in flight are written and the output is closed.
 
     Returns:
@@ -119,6 +74,7 @@ def convert(
     Raises:
         OutputFullError: nothing more fits; what was written is playable and `report` says how far it got.
         CheckFailedError: `on_error` is "stop" and a frame failed.
+        Exception: whatever else ended it early; `report.stopped` names it.
     """
     return _Run(job, report or Report(), on_progress, stop or threading.Event()).run()
 
@@ -142,9 +98,9 @@ class _Run:
         self.shown = turned(info, quarters)
         self.permits = threading.Semaphore(2 * job.jobs + job.batch + 4)
         self.to_infer: queue.SimpleQueue[_Item | None] = queue.SimpleQueue()
-        self.done: queue.SimpleQueue[_Done | _End] = queue.SimpleQueue()
+        self.done: queue.SimpleQueue[Done | _End] = queue.SimpleQueue()
         self.pool = ThreadPoolExecutor(job.jobs, thread_name_prefix="blend")
-        self.last: Pixels | None = None
+        self.output = OrderedOutput(job, report, self.size)
 
     def _turns(self) -> int:
         """Quarter turns that bring pictures upright, 0 where the output says by itself how it is shown."""
@@ -164,29 +120,48 @@ class _Run:
                 path=job.output, source=info, width=self.size[0], height=self.size[1], rate=job.rate,
                 keep_timing=info.is_video, audio_from=job.audio_from, transparent=job.transparent,
                 mark=job.mark, resume=job.resume,
+                part=job.part_name, patch_size=job.model.face_size, keys=job.source.keys(),
             )
         )  # fmt: skip
         started = time.perf_counter()
+        failure: BaseException | None = None
+        try:
+            if self.on_progress is not None:
+                self.on_progress(self.report)
+            self._run_stages()
+        except BaseException as error:
+            failure = error
+        self.report.seconds = time.perf_counter() - started
+        self.report.damage += getattr(job.source, "damage", [])
+        try:
+            job.writer.close(failure is None and not self.report.stopped)
+        except Exception as error:
+            if failure is None:
+                failure = error
+            else:  # the first problem is the one to report
+                logger.warning("%s", _reason(error))
+        self.report.notes.update(job.writer.notes())
+        if failure is not None:
+            self.report.stopped = self.report.stopped or _why(failure)
+            raise failure
+        self.report.finished = not self.report.stopped
+        return self.report
+
+    def _run_stages(self) -> None:
         threads = [
             threading.Thread(target=self._read, name="decode", daemon=True),
             threading.Thread(target=self._infer, name="infer", daemon=True),
         ]
         for thread in threads:
             thread.start()
-        finished = False
         try:
             self._write_all()
-            finished = True
         finally:
             self.over.set()
             self.to_infer.put(None)
             for thread in threads:
                 thread.join(timeout=60)
             self.pool.shutdown(wait=True, cancel_futures=True)
-            self.report.seconds = time.perf_counter() - started
-            self.report.damage += getattr(job.source, "damage", [])
-            job.writer.close(finished and not self.report.stopped)
-        return self.report
 
     # reading ----------------------------------------------------------------------------------------------------
 
@@ -221,20 +196,26 @@ class _Run:
         if not self._in_ranges(frame):
             if not self.job.keep_unchanged:
                 self.report.status[Status.SKIPPED] += 1
+                self.report.left_out += 1
                 self.permits.release()
                 return 0
             self._submit(self._unchanged, item, Status.SKIPPED, "")
         elif frame.image is None:
-            self.done.put(_Done(place, None, frame, reason=frame.error or "could not be read"))
-        elif self.job.resume and self.job.writer.has(frame.key, *self.size):
-            self.done.put(_Done(place, None, frame, written_before=True))
+            self.done.put(Done(place, None, frame, reason=frame.error or "could not be read"))
         else:
             self._with_faces(item)
         return 1
 
+    def _written_before(self, frame: Frame) -> bool:
+        job = self.job
+        return job.resume and frame.key not in job.redo and job.writer.has(frame.key, *self.size)
+
     def _with_faces(self, item: _Item) -> None:
         try:
             item.records = self.job.faces.faces(item.frame)
+            if self._written_before(item.frame):
+                self.done.put(Done(item.place, None, item.frame, written_before=True))
+                return
             with self.report.timed("align"):
                 item.alignments = self.alignments.of(item.frame)
         except FsdeployError as error:
@@ -253,6 +234,12 @@ class _Run:
     # crop and infer -----------------------------------------------------------------------------------------------
 
     def _infer(self) -> None:
+        try:
+            self._infer_all()
+        except Exception as error:  # without this thread nobody would ever write the frames that wait for it
+            self.done.put(_End(None, error))
+
+    def _infer_all(self) -> None:
         waiting: list[_Item] = []
         while True:
             try:
@@ -277,27 +264,33 @@ class _Run:
                 waiting = []
 
     def _run_batch(self, items: list[_Item]) -> None:
+        """Swap the faces of some frames in one run; where that fails, frame by frame, so that one costs no other."""
         if not items or self.over.is_set():
             return
-        feeds: Any = np.stack([crop.feed for item in items for crop in item.crops])
         try:
+            feeds: Any = np.stack([crop.feed for item in items for crop in item.crops])
             with self.report.timed("infer"):
                 swapped, masks = self.job.model.swap(feeds)
-            if not np.isfinite(swapped).all():
-                raise CheckFailedError("the model gave values that are no numbers")
         except Exception as error:
-            for item in items:
-                self._submit(self._unchanged, item, Status.FAILED, _reason(error))
+            if len(items) > 1:
+                for item in items:
+                    self._run_batch([item])
+            else:
+                self._submit(self._unchanged, items[0], Status.FAILED, _reason(error))
             return
         start = 0
         for item in items:
             end = start + len(item.crops)
-            self._submit(self._blend, item, swapped[start:end], None if masks is None else masks[start:end])
+            faces, opacity = swapped[start:end], None if masks is None else masks[start:end]
+            if np.isfinite(faces).all() and (opacity is None or np.isfinite(opacity).all()):
+                self._submit(self._blend, item, faces, opacity)
+            else:
+                self._submit(self._unchanged, item, Status.FAILED, "the model gave values that are no numbers")
             start = end
 
     # blend and encode ---------------------------------------------------------------------------------------------
 
-    def _submit(self, task: Callable[..., _Done], item: _Item, *arguments: Any) -> None:
+    def _submit(self, task: Callable[..., Done], item: _Item, *arguments: Any) -> None:
         def work() -> None:
             try:
                 done = task(item, *arguments)
@@ -306,9 +299,9 @@ class _Run:
                     try:
                         done = self._unchanged(item, Status.FAILED, _reason(error))
                     except Exception as second:
-                        done = _Done(item.place, None, item.frame, reason=_reason(second))
+                        done = Done(item.place, None, item.frame, reason=_reason(second))
                 else:
-                    done = _Done(item.place, None, item.frame, reason=_reason(error))
+                    done = Done(item.place, None, item.frame, reason=_reason(error))
             self.done.put(done)
 
         try:
@@ -316,7 +309,7 @@ class _Run:
         except RuntimeError:  # shut down while stopping: nobody waits for this frame any more
             self.permits.release()
 
-    def _blend(self, item: _Item, swapped: Any, masks: Any) -> _Done:
+    def _blend(self, item: _Item, swapped: Any, masks: Any) -> Done:
         frame = item.frame
         assert frame.image is not None
         patches = self.job.writer.takes == "patches"
@@ -327,13 +320,13 @@ class _Run:
             )  # fmt: skip
         return self._finish(item, blended, Status.SWAPPED, "")
 
-    def _unchanged(self, item: _Item, status: Status, reason: str) -> _Done:
+    def _unchanged(self, item: _Item, status: Status, reason: str) -> Done:
         frame = item.frame
         assert frame.image is not None
         alpha = np.zeros(frame.image.shape[:2], np.uint8) if self.job.transparent else None
         return self._finish(item, Blended(frame.image, alpha, (), ()), status, reason)
 
-    def _finish(self, item: _Item, blended: Blended, status: Status, reason: str) -> _Done:
+    def _finish(self, item: _Item, blended: Blended, status: Status, reason: str) -> Done:
         frame = item.frame
         image, alpha = blended.image, blended.alpha if self.job.transparent else frame.alpha
         if self.job.writer.takes == "frames":
@@ -345,64 +338,40 @@ class _Run:
         )
         with self.report.timed("encode"):
             encoded = self.job.writer.encode(picture)
-        return _Done(item.place, picture, frame, encoded, reason)
+        return Done(item.place, picture, frame, encoded, reason)
 
     # writing ------------------------------------------------------------------------------------------------------
 
     def _write_all(self) -> None:
         """Write in order until the source has ended and every frame of it is written."""
-        waiting: dict[int, _Done] = {}
-        following, total = 0, None
+        waiting: dict[int, Done] = {}
+        following, total, failure = 0, None, None
         while total is None or following < total:
             entry = self.done.get()
             if isinstance(entry, _End):
-                total = entry.count
-                if entry.error is not None:
+                if entry.count is None and entry.error is not None:
                     raise entry.error
+                total, failure = entry.count, entry.error
                 continue
             waiting[entry.place] = entry
             while following in waiting:
-                self._write(waiting.pop(following))
+                self.output.write(waiting.pop(following))
                 following += 1
                 self.permits.release()
                 if self.on_progress is not None:
                     self.on_progress(self.report)
-
-    def _write(self, done: _Done) -> None:
-        picture, encoded = done.picture, done.encoded
-        if done.written_before:
-            self.report.status[Status.UNCHANGED] += 1
-            self.report.written += 1
-            self.report.notes["written by an earlier run and kept"] += 1
-            return
-        if picture is None:
-            image = self.last if self.last is not None else np.zeros((self.size[1], self.size[0], 3), np.uint8)
-            frame = done.frame
-            picture = Picture(frame.index, frame.key, image, Status.FAILED, None, frame.timing)
-            encoded = self.job.writer.encode(picture)
-        status = Status.FAILED if done.reason else picture.status
-        if status is Status.FAILED:
-            self.report.failed.append((done.frame.key, done.reason or "failed"))
-        try:
-            with self.report.timed("encode"):
-                self.job.writer.write(picture, encoded)
-        except OutputFullError as error:
-            self.report.stopped = str(error)
-            raise
-        if self.report.first_frame is None:
-            self.report.first_frame, self.report.first_timing = picture.index, picture.timing
-        self.report.written += 1
-        self.report.status[status] += 1
-        self.report.faces += picture.faces
-        self.report.notes.update(picture.notes)
-        if self.job.writer.takes == "frames":
-            self.last = picture.image
-        if status is Status.FAILED and self.job.on_error == "stop":
-            self.report.stopped = f"{done.frame.key} failed"
-            raise CheckFailedError(f"{done.frame.key}: {done.reason}; stopped there, as --on-error stop asks")
+        if failure is not None:
+            raise failure
 
 
-def _reason(error: Exception) -> str:
+def _reason(error: BaseException) -> str:
     """One line for the account; surprises keep their type."""
     text = " ".join(str(error).split())
     return text if isinstance(error, FsdeployError) else f"{type(error).__name__}: {text}"
+
+
+def _why(error: BaseException) -> str:
+    """What a report says of an error that ended its conversion; never empty."""
+    if isinstance(error, KeyboardInterrupt):
+        return INTERRUPTED
+    return _reason(error) or type(error).__name__

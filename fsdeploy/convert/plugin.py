@@ -139,6 +139,22 @@ class Writer(ConvertPlugin, ABC):
         """Whether the picture of this key was written by an earlier run, at this size. Streams never have one."""
         return False
 
+    def file_suffix(self, output: Path) -> str:
+        """Suffix of the files that are written, with its dot. `output` is what the user named; asked before `open`."""
+        return output.suffix.lower()
+
+    def can_mark(self, output: Path) -> bool:
+        """Whether `OutputInfo.mark` gets into the files that are written. Asked before `open`, too."""
+        return False
+
+    def kept(self, key: str) -> Any:
+        """What `encode` made of a picture that `has` found, as `write` takes it, to be written again; None: unknown."""
+        return None
+
+    def notes(self) -> list[str]:
+        """What the user should know about the output as a whole; asked once, after `close`."""
+        return []
+
     @abstractmethod
     def open(self, info: OutputInfo) -> None:
         """Check the options against the output and start it.

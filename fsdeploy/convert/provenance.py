@@ -20,6 +20,9 @@ GENERATED = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMe
 IPTC_NAMESPACE = "http://iptc.org/std/Iptc4xmpExt/2008-02-29/"
 XMP_UUID = UUID("BE7ACFCB-97A9-42E8-9C71-999491E3AFAC").bytes
 """Type of the ISO base media `uuid` box that holds XMP (XMP specification, part 3)."""
+UNMARKED = frozenset({".ts"})
+"""Kinds of videos that hold no tags."""
+_GIF_TRAILER = b";"
 ISO_SUFFIXES = frozenset({".mp4", ".mov", ".m4v"})
 
 NO_MARK_NOTICE = (
@@ -97,13 +100,21 @@ def mark_jpeg(data: bytes, packet: bytes) -> bytes:
     return data[:start] + segment + data[start:]
 
 
+def mark_gif(data: bytes, packet: bytes) -> bytes:
+    """A GIF's bytes with an XMP packet as an application extension before its trailer (XMP specification, part 3)."""
+    return data[:-1] + _gif_extension(packet) + data[-1:] if data.endswith(_GIF_TRAILER) else data
+
+
 def append_xmp_gif(path: Path, packet: bytes) -> None:
-    """Add XMP to a finished GIF as an application extension before its trailer (XMP specification, part 3)."""
-    # Readers that know sub-blocks only are led to the end by this ramp wherever the packet's bytes send them.
-    ramp = bytes([1, *range(255, -1, -1), 0])
+    """Add XMP to a finished GIF, as `mark_gif`, without reading all of it."""
     with path.open("r+b") as stream:
         stream.seek(-1, 2)
-        if stream.read(1) != b";":
+        if stream.read(1) != _GIF_TRAILER:
             return
         stream.seek(-1, 2)
-        stream.write(b"\x21\xff\x0bXMP DataXMP" + packet + ramp + b";")
+        stream.write(_gif_extension(packet) + _GIF_TRAILER)
+
+
+def _gif_extension(packet: bytes) -> bytes:
+    # Readers that know sub-blocks only are led to the end by this ramp wherever the packet's bytes send them.
+    return b"\x21\xff\x0bXMP DataXMP" + packet + bytes([1, *range(255, -1, -1), 0])

@@ -16,6 +16,8 @@ from fsdeploy.convert.frame import Status, Timing
 from fsdeploy.files import write_text
 
 REPORT_VERSION = 1
+UNFINISHED = "the conversion did not run to its end"
+"""Why a report is not complete whose conversion was killed."""
 _MAX_NAMED = 10_000
 
 
@@ -37,8 +39,12 @@ class Report:
     """Index of the first written frame."""
     first_timing: Timing | None = None
     """When the source shows it."""
+    left_out: int = 0
+    """Frames outside the ranges that were not to be written."""
     stopped: str = ""
     """Why the conversion ended early, or empty."""
+    finished: bool = False
+    """Set last of all, when the source has ended and the output is closed."""
     facts: dict[str, Any] = field(default_factory=dict)
     """Input, model, provider, settings, encoder, versions."""
     seconds: float = 0.0
@@ -60,12 +66,15 @@ class Report:
     @property
     def ms_per_frame(self) -> dict[str, float]:
         """Stage -> milliseconds of work per frame read."""
-        return {name: round(1000.0 * spent / max(1, self.read), 3) for name, spent in sorted(self._stages.items())}
+        with self._lock:
+            stages = sorted(self._stages.items())
+        return {name: round(1000.0 * spent / max(1, self.read), 3) for name, spent in stages}
 
     @property
     def complete(self) -> bool:
-        """True when nothing failed, nothing was damaged and nothing was cut short."""
-        return not (self.failed or self.damage or self.stopped)
+        """True only when every frame in range was written, none failed, nothing was damaged or cut short."""
+        flawless = not (self.failed or self.damage or self.stopped)
+        return self.finished and flawless and self.read == self.written + self.left_out
 
     def as_dict(self) -> dict[str, Any]:
         """The report as it is written."""
@@ -81,7 +90,7 @@ class Report:
             "failed": [{"frame": key, "reason": reason} for key, reason in self.failed[:_MAX_NAMED]],
             "notes": dict(self.notes),
             "damage": self.damage[:100],
-            "stopped": self.stopped,
+            "stopped": self.stopped or ("" if self.finished else UNFINISHED),
             "seconds": round(self.seconds, 3),
             "fps": round(self.read / self.seconds, 3) if self.seconds else None,
             "ms_per_frame": self.ms_per_frame,

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import logging
 import re
 from dataclasses import asdict, dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from fsdeploy.convert.sources import FrameSource, frame_times
+from fsdeploy.convert.conversion import Conversion
+from fsdeploy.convert.report import Report
+from fsdeploy.convert.sources import FrameSource, VideoFile, frame_times
 from fsdeploy.errors import InputError
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -45,18 +51,29 @@ class Shard:
 
 
 def frame_count(source: FrameSource) -> int:
-    """Number of frames that all parts agree on: counted from the packets of a video, without decoding.
+    """Number of frames that all parts agree on.
+
+    Of a video they are counted from its packets; where these carry no or ambiguous times, by decoding.
 
     Raises:
-        InputError: it cannot be found out.
+        InputError: the frames of the video are not in the order of their times, so that parts have no place in it.
     """
-    if source.info.is_video:
-        times = frame_times(source.info.path)
-        if times is not None:
-            return len(times)
-    if source.info.count is None:
-        raise InputError(f"{source.info.path} does not say how many frames it has: convert it in one piece")
-    return source.info.count
+    if not source.info.is_video:
+        return len(source.keys() or [])
+    times = frame_times(source.info.path)
+    if times is not None:
+        return len(times)
+    logger.info("%s says no clear time of each frame: its frames are counted by decoding", source.info.path)
+    count, last = 0, None
+    for moment in VideoFile(source.info.path).decoded_times():
+        count += 1
+        if last is not None and moment is not None and moment < last:
+            raise InputError(
+                f"{source.info.path}: its timestamps go back at frame {count}, so that parts would have no place: "
+                "convert it in one piece, without --shard"
+            )
+        last = moment if moment is not None else last
+    return count
 
 
 @dataclass(frozen=True)
@@ -66,8 +83,12 @@ class PartFacts:
     index: int
     of: int
     first_frame: int
+    frames: int
+    """Frames of the source that are this part's, whether they were to be written or not."""
+    total: int
+    """Frames of the whole source."""
     first_time: str
-    """Time of the first frame in the source in seconds, as a fraction; empty for image folders."""
+    """Time of the first written frame in seconds, as a fraction: in the source, or at the rate of shown images."""
     settings_digest: str
     """Digest of everything that must agree between parts."""
 
@@ -77,7 +98,7 @@ class PartFacts:
     @property
     def start(self) -> Fraction:
         """`first_time` as a number."""
-        return Fraction(self.first_time or 0)
+        return Fraction(self.first_time)
 
 
 def report_path(output: Path, shard: Shard | None = None) -> Path:
@@ -96,12 +117,52 @@ def read_report(path: Path) -> dict[str, Any]:
     """
     try:
         data = json.loads(path.read_text("utf-8"))
-        PartFacts(**data["shard"])
+        Fraction(PartFacts(**data["shard"]).first_time)
         frames = data["frames"]
         if not all(isinstance(frames[name], int) for name in ("read", "written", "failed")):
             raise TypeError("frame counts")
+        if not {"writer", "marked", "no_mark", "stopped", "damage"} <= data.keys():
+            raise KeyError("made by another version")
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror or error}: it lies beside its part") from error
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path} is not the report of a part ('convert --shard'): {error}") from error
     return dict(data)
+
+
+def share(job: Conversion, total: int) -> int:
+    """Number of the source's frames that are a part's."""
+    first, last = job.part
+    return (total if last is None else last) - first
+
+
+def check_share(report: Report, job: Conversion, total: int) -> None:
+    """Refuse a part that would leave a hole in the whole, or be there twice.
+
+    Raises:
+        InputError: other frames were read than belong to the part, and no damage explains it.
+    """
+    wanted = share(job, total)
+    if report.stopped or getattr(job.source, "damage", None) or report.read == wanted:
+        return
+    report.stopped = f"{report.read} frames were read where {wanted} belong to this part"
+    raise InputError(f"{job.source.info.path}: {report.stopped}: convert it in one piece, without --shard")
+
+
+def part_facts(shard: Shard, report: Report, job: Conversion, total: int) -> PartFacts:
+    """What a part says about itself; two parts fit when their digests agree."""
+    facts = report.facts
+    alike = {
+        "input": Path(facts["input"]).name, "model": facts["model"]["sha256"], "settings": facts["settings"],
+        "writer": facts["writer"], "output_settings": facts["output_settings"], "faces": facts["landmarks"]["faces"],
+        "total": total, "rate": str(job.rate),
+    }  # fmt: skip
+    first = job.part[0] if report.first_frame is None else report.first_frame
+    timing = report.first_timing
+    moment = first / job.rate if timing is None else timing.pts * timing.time_base
+    return PartFacts(shard.index, shard.of, first, share(job, total), total, str(moment), digest_of(alike))
+
+
+def digest_of(value: Any) -> str:
+    """SHA-256 of a value's JSON form."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()

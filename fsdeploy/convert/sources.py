@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import re
 from collections.abc import Iterator
@@ -29,6 +30,8 @@ TO_YUV = 4 | 0x40000
 TO_BGR = 4 | 0x40000 | 0x2000
 BT709, BT601, UNSPECIFIED = 1, 5, 2
 _MAX_PIXELS = 1 << 28
+_MAX_LEADING = 300
+"""So many frames behind a seek are looked at for a key frame."""
 
 
 class FrameSource(Protocol):
@@ -169,12 +172,16 @@ class VideoFile:
 
     def frames(self, first: int = 0, last: int | None = None) -> Iterator[Frame]:
         index = 0
+        times = frame_times(self.path) if first or last is not None else None
         with _open(self.path) as container:
             stream = _video_stream(container, self.path)
             stream.thread_type = "AUTO"
-            if first:
-                index = self._seek(container, stream, first)
+            if first and times is not None:
+                self._seek(container, stream, times, first)
             for decoded in self._decoded(container, stream):
+                if times is not None and decoded.pts is not None:
+                    place = int(np.searchsorted(times, decoded.pts))
+                    index = place if place < len(times) and times[place] == decoded.pts else index
                 if last is not None and index >= last:
                     return
                 if index >= first:
@@ -184,6 +191,14 @@ class VideoFile:
                         timing = Timing(decoded.pts, decoded.time_base, decoded.duration or 0)
                     yield Frame(index, self.key(index), index + 1, image, timing=timing)
                 index += 1
+
+    def decoded_times(self) -> Iterator[int | None]:
+        """Timestamp of every frame, found by decoding all of them; None where a frame has none."""
+        with _open(self.path) as container:
+            stream = _video_stream(container, self.path)
+            stream.thread_type = "AUTO"
+            for decoded in self._decoded(container, stream):
+                yield decoded.pts
 
     def _decoded(self, container: Any, stream: Any) -> Iterator[Any]:
         """Decoded frames; packets that cannot be decoded are noted and skipped."""
@@ -206,24 +221,22 @@ class VideoFile:
             logger.warning("%s is damaged (%s): what can be decoded is converted", self.path, error)
         self.damage.append(str(error))
 
-    def _seek(self, container: Any, stream: Any, first: int) -> int:
-        """Go to the key frame at or before frame `first`; its index. 0 where the file has no usable timestamps."""
-        times = frame_times(self.path)
-        if times is None or first >= len(times):
-            return 0
-        target = int(times[first])
+    def _seek(self, container: Any, stream: Any, times: NDArray[np.int64], first: int) -> None:
+        """Go to a key frame at or before frame `first`; to the beginning where none is found."""
+        target = int(times[min(first, len(times) - 1)])
         container.seek(target, stream=stream, backward=True, any_frame=False)
-        landed = next((frame.pts for frame in self._decoded(container, stream) if frame.pts is not None), None)
-        position = int(np.searchsorted(times, landed)) if landed is not None else 0
-        if landed is None or position >= len(times) or times[position] != landed or position > first:
-            container.seek(int(times[0]), stream=stream, backward=True)
-            return 0
-        container.seek(target, stream=stream, backward=True, any_frame=False)
-        return position
+        decoded = itertools.islice(self._decoded(container, stream), _MAX_LEADING)
+        key = next((frame.pts for frame in decoded if frame.key_frame and frame.pts is not None), None)
+        # Frames that are shown before a key frame but stored after it cannot be decoded from there.
+        start = target if key is not None and key <= target else int(times[0])
+        container.seek(start, stream=stream, backward=True, any_frame=False)
 
 
 def frame_times(path: Path) -> NDArray[np.int64] | None:
-    """Timestamps of a video's frames in display order, read without decoding; None where they cannot be trusted."""
+    """Timestamps of a video's frames in display order, read from its packets; None where they cannot be trusted.
+
+    Packets that an edit list hides, and those before the first frame that can be decoded, are no frames.
+    """
     with _open(path) as container:
         stream = _video_stream(container, path)
         times: list[int] = []
@@ -231,12 +244,23 @@ def frame_times(path: Path) -> NDArray[np.int64] | None:
             for packet in container.demux(stream):
                 if packet.size and packet.pts is None:
                     return None
-                if packet.size:
+                if packet.size and not packet.is_discard:
                     times.append(packet.pts)
         except av.error.FFmpegError as error:
             logger.warning("%s is damaged (%s)", path, error)
     ordered = np.unique(np.asarray(times, np.int64))
-    return ordered if len(ordered) == len(times) and times else None
+    if len(ordered) != len(times) or not times:
+        return None
+    begin = _first_time(path)
+    return None if begin is None or begin not in ordered else ordered[ordered >= begin]
+
+
+def _first_time(path: Path) -> int | None:
+    with _open(path) as container:
+        try:
+            return next((frame.pts for frame in container.decode(_video_stream(container, path))), None)
+        except (av.error.FFmpegError, ValueError):
+            return None
 
 
 def to_bgr(frame: av.VideoFrame, deep: bool = False) -> Pixels:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
@@ -18,7 +20,8 @@ from fsdeploy.convert.provenance import ISO_SUFFIXES, Mark, append_xmp_box
 from fsdeploy.convert.sound import SoundCopy
 from fsdeploy.convert.sources import TO_YUV, UNSPECIFIED, default_matrix
 from fsdeploy.convert.storage import ReservedFile
-from fsdeploy.errors import InputError
+from fsdeploy.convert.timeline import Timeline
+from fsdeploy.errors import FsdeployError, InputError
 
 logger = logging.getLogger(__name__)
 
@@ -32,7 +35,10 @@ CONTAINERS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska", "
               ".ts": "mpegts", ".flv": "flv"}  # fmt: skip
 ROTATABLE = (".mp4", ".m4v", ".mov", ".mkv", ".webm")
 """Containers that keep a display matrix; FFmpeg's muxers of the others drop it without a word."""
+RESTARTED = "the source's timestamps go back: pictures and sound go on there without a gap"
 _DEFAULT_TIME_BASE = 90000
+_FAILURES = (av.error.FFmpegError, OSError, ValueError, FsdeployError)
+"""What encoders, muxers and disks end a file with."""
 
 
 @dataclass(frozen=True)
@@ -149,16 +155,23 @@ def _set_up(context: Any, name: str, chosen: VideoFormat) -> None:
 class VideoOutput:
     """One video file being written. Pictures come in order; the file appears under its name when it is closed.
 
+    Args:
+        audio_from: video whose sound and subtitles are copied.
+        audio_to_end: copy them to their very end, also where they outlast the pictures.
+
     Raises:
         InputError: container and codec do not fit, or the folder cannot be written.
     """
 
     def __init__(
-        self, path: Path, chosen: VideoFormat, *, audio_from: Path | None = None, mark: Mark | None = None
-    ) -> None:
+        self, path: Path, chosen: VideoFormat, *, audio_from: Path | None = None, audio_to_end: bool = True,
+        mark: Mark | None = None,
+    ) -> None:  # fmt: skip
         suffix = path.suffix.lower()
         if suffix not in CONTAINERS:
             raise InputError(f"{path}: a video is written as {', '.join(CONTAINERS)}")
+        if path.is_dir():
+            raise InputError(f"{path} is a folder: give the name of a file")
         if suffix in (".avi", ".flv"):
             chosen = replace(chosen, reordering=False)
         self.path, self._chosen, self._mark = path, chosen, mark
@@ -166,6 +179,7 @@ class VideoOutput:
         self._partial = path.with_name(f".{path.stem}.part{suffix}")
         self._file = ReservedFile(self._partial)
         self._sound: SoundCopy | None = None
+        self._audio_to_end = audio_to_end
         self._closed = False
         try:
             self._container: Any = av.open(self._file, "w", format=CONTAINERS[suffix])
@@ -189,9 +203,7 @@ class VideoOutput:
             raise InputError(
                 f"{path}: {suffix} cannot hold {self.encoder} video ({error}): use .mp4 or .mkv"
             ) from error
-        self._last: int | None = None
-        self._step = max(1, round(1 / (chosen.rate * self._time_base)))
-        self._shift = 0
+        self._timeline = Timeline(self._time_base, chosen.rate)
         self._count = 0
 
     @property
@@ -206,28 +218,20 @@ class VideoOutput:
             contiguous: False when frames of the source were left out before this one: the gap is closed.
 
         Raises:
-            OutputFullError: the disk is full; the file so far is kept.
+            OutputFullError: the disk is full, or the encoder, the muxer or the sound failed; the file so far is kept.
         """
-        frame = self._converted(image)
-        given = timing.pts if timing is not None and timing.time_base == self._time_base else None
-        if given is None:
-            given = self._step * self._count
-        if not contiguous:
-            self._shift = (0 if self._last is None else self._last + self._step) - given
-        pts = given + self._shift
-        if self._last is not None and pts <= self._last:
-            pts = self._last + 1
-        if self._last is not None and contiguous:
-            self._step = pts - self._last
-        frame.pts, frame.time_base = pts, self._time_base
-        length = timing.duration if timing is not None and timing.duration else self._step
-        self._mux(self._stream.encode(frame))
-        if self._sound is not None:
-            until = float((given + length) * self._time_base)
-            self._sound.copy(
-                until, float(self._shift * self._time_base), None if contiguous else float(given * self._time_base)
-            )
-        self._last = pts
+        moment = self._timeline.place(timing, contiguous)
+        try:
+            frame = self._converted(image)
+            frame.pts, frame.time_base = moment.pts, self._time_base
+            for packet in self._stream.encode(frame):
+                self._container.mux(packet)
+            if self._sound is not None:
+                self._sound.follow(moment, self._time_base)
+        except _FAILURES as error:
+            raise OutputFullError(f"cannot write {self.path}: {_cause(error)}") from error
+        if self._file.full:
+            raise OutputFullError(f"no space left for {self.path}: {self._count} frames were written and are kept")
         self._count += 1
 
     def _converted(self, image: Any) -> av.VideoFrame:
@@ -248,44 +252,66 @@ class VideoOutput:
         frame.colorspace, frame.color_range = tags.matrix, tags.range
         return frame
 
-    def _mux(self, packets: list[Any]) -> None:
-        try:
-            for packet in packets:
-                self._container.mux(packet)
-        except OSError as error:
-            raise OutputFullError(f"cannot write {self.path}: {error.strerror or error}") from error
-        if self._file.full:
-            raise OutputFullError(f"no space left for {self.path}: {self._count} frames were written and are kept")
-
     def close(self, complete: bool = True) -> None:
-        """Finish the file and give it its name. `complete`: copy the sound to its very end."""
+        """Finish the file and give it its name. `complete`: copy the sound to its very end.
+
+        Raises:
+            OutputFullError: pictures or sound at its end are missing; what could be finished has its name.
+        """
         if self._closed:
             return
         self._closed = True
         if not self._count:
             self._discard()
             return
-        try:
-            for packet in self._stream.encode(None):
-                self._container.mux(packet)
-            if self._sound is not None:
-                self._sound.finish(complete)
-            self._container.close()
-        except OSError as error:
-            raise OutputFullError(f"{self.path} cannot be finished: {error.strerror or error}") from error
-        finally:
-            if self._sound is not None:
-                self._sound.close()
-            self._file.close()
+        failure = self._attempt(self._flush) or self._attempt(lambda: self._finish_sound(complete))
+        unusable = self._attempt(self._container.close) or self._attempt(self._file.close)
+        if unusable is None:
+            self._mark_box()
+            unusable = self._attempt(lambda: self._partial.replace(self.path))
+        self._discard()  # nothing is left of it but the file that has its name
+        failure = failure or unusable
+        if failure is not None:
+            raise OutputFullError(f"{self.path} cannot be finished: {_cause(failure)}") from failure
+
+    def _flush(self) -> None:
+        for packet in self._stream.encode(None):
+            self._container.mux(packet)
+
+    def _finish_sound(self, complete: bool) -> None:
+        if self._sound is not None:
+            self._sound.finish(complete and self._audio_to_end)
+
+    def _mark_box(self) -> None:
         if self._mark is not None and self.path.suffix.lower() in ISO_SUFFIXES:
             try:
                 append_xmp_box(self._partial, self._mark.xmp())
             except OSError as error:
                 logger.warning("%s carries no XMP (%s), only its comment tag", self.path, error.strerror)
-        self._partial.replace(self.path)
+
+    @staticmethod
+    def _attempt(step: Callable[[], object]) -> Exception | None:
+        """What went wrong in a step of finishing the file; the steps after it are still taken."""
+        try:
+            step()
+        except _FAILURES as error:
+            return error
+        return None
 
     def _discard(self) -> None:
         if self._sound is not None:
             self._sound.close()
-        self._file.close()
-        self._partial.unlink(missing_ok=True)
+        with suppress(OSError):
+            self._file.close()
+        with suppress(OSError):
+            self._partial.unlink(missing_ok=True)
+
+    def notes(self) -> list[str]:
+        """What is not in the file, or not as it was in the source; for the report."""
+        notes = [RESTARTED] * self._timeline.restarts
+        return notes + ([f"left out: {entry}" for entry in self._sound.left_out] if self._sound is not None else [])
+
+
+def _cause(error: Exception) -> str:
+    """One line, without the numbers and file names that FFmpeg and the system put around it."""
+    return getattr(error, "strerror", None) or " ".join(str(error).split()) or type(error).__name__

@@ -35,7 +35,7 @@ def test_a_thousand_frames_with_thirty_broken_ones_are_all_written_and_the_broke
     assert code == 1
     assert "30 frames failed" in err
     assert report["frames"] == {
-        "read": 1000, "written": 1000, "swapped": 970, "unchanged": 0, "skipped": 0, "failed": 30,
+        "read": 1000, "written": 1000, "swapped": 970, "unchanged": 0, "kept": 0, "skipped": 0, "failed": 30,
     }  # fmt: skip
     assert [entry["frame"] for entry in report["failed"]] == [f"f_{n + 1:04d}.png" for n in sorted(broken)]
     written = sorted((tmp_path / "out").glob("*.jpg"))
@@ -116,7 +116,7 @@ def test_resuming_keeps_what_is_there_and_converts_the_rest(tmp_path, dimmer, fs
     code, out, _ = fsdeploy(*common, "--resume")
     assert code == 0 and kept.stat().st_mtime_ns == before
     assert (tmp_path / "o" / "f_0003.png").exists() and (tmp_path / "o" / "f_0005.png").read_bytes() == whole
-    assert "8 written" in out and "kept (6 times)" in out
+    assert "8 written" in out and "2 swapped, 6 kept" in out
 
 
 def test_a_face_without_sense_fails_its_frame_only(tmp_path, dimmer, fsdeploy) -> None:

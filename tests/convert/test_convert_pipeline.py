@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 from drawn import colour_model, spec_landmarks
 
+from fsdeploy.convert.conversion import Conversion
 from fsdeploy.convert.frame import Frame, OutputFullError, OutputInfo, Picture, SourceInfo, Status
 from fsdeploy.convert.landmarks import FaceIndex
-from fsdeploy.convert.pipeline import Conversion, convert
+from fsdeploy.convert.pipeline import convert
 from fsdeploy.convert.plugin import Writer
 from fsdeploy.convert.report import Report
 from fsdeploy.convert.settings import Choice, build_look

@@ -1,5 +1,6 @@
 """Outputs say that they were made with a trained model, and a signed one shows when it was changed."""
 
+import json
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 from drawn import spec_landmarks, write_clip, write_landmarks
 
 from fsdeploy.convert.provenance import COMPOSITE, GENERATED, Mark, mark_png, read_source_type
+from fsdeploy.convert.shard import report_path
 
 FACE = spec_landmarks((32, 30), 22)
 
@@ -24,6 +26,11 @@ def xmp_of(path: Path) -> str:
     """The XMP packet as Pillow, an independent reader, finds it."""
     from PIL import Image
 
+    if path.suffix == ".gif":  # Pillow reads what stands before the picture only
+        data = path.read_bytes()
+        start = data.index(b"\x21\xff\x0bXMP DataXMP") + 14
+        assert data.endswith(bytes([1, *range(255, -1, -1), 0]) + b";")
+        return data[start:-259].decode()
     with Image.open(path) as image:
         found = image.info.get("xmp") or image.info.get("XML:com.adobe.xmp") or b""
         if not found and path.suffix == ".tif":
@@ -41,6 +48,7 @@ def xmp_of(path: Path) -> str:
         ("pillow", "png"),
         ("pillow", "jpg"),
         ("pillow", "webp"),
+        ("pillow", "gif"),
     ],
 )
 def test_images_carry_the_source_type_where_other_programs_look_for_it(
@@ -63,7 +71,7 @@ def test_the_mark_of_a_png_ends_where_its_packet_ends() -> None:
     assert cv2.imdecode(np.frombuffer(marked, np.uint8), cv2.IMREAD_COLOR) is not None
 
 
-@pytest.mark.parametrize("suffix", [".mp4", ".mov", ".mkv", ".gif"])
+@pytest.mark.parametrize("suffix", [".mp4", ".mov", ".m4v", ".mkv", ".avi", ".flv", ".gif"])
 def test_videos_carry_the_source_type_and_still_play(tmp_path, dimmer, fsdeploy, suffix: str) -> None:
     clip = write_clip(tmp_path / "c.mp4", [np.full((60, 64, 3), 120, np.uint8)] * 4)
     faces = write_landmarks(tmp_path / "l.json", {"0": [FACE]})
@@ -73,6 +81,41 @@ def test_videos_carry_the_source_type_and_still_play(tmp_path, dimmer, fsdeploy,
     assert read_source_type(out) == COMPOSITE
     with av.open(str(out)) as video:
         assert sum(1 for _ in video.decode(video=0)) == 4
+
+
+@pytest.mark.parametrize(("name", "options"), [("o.ts", ()), ("o", ("--set", "writer.opencv.format=bmp"))])
+def test_what_cannot_be_marked_is_said(tmp_path, dimmer, fsdeploy, name: str, options: tuple[str, ...]) -> None:
+    frames, faces = one_frame(tmp_path)
+    out = tmp_path / name
+    code, text, err = fsdeploy("convert", "-m", dimmer, "-i", frames, "-o", out, "-l", faces, *options)
+    assert code == 0, err
+    written = out if out.is_file() else out / "1.bmp"
+    assert read_source_type(written) is None and "cannot hold a mark" in text.splitlines()[-1]
+    assert json.loads(report_path(out).read_text())["marked"] is False
+
+
+@pytest.mark.parametrize(
+    "options", [(), ("--transparent",), ("--transparent", "--set", "writer.opencv.separate_mask=true")]
+)
+def test_an_unreadable_frame_is_marked_and_transparent_as_the_picture_it_repeats(
+    tmp_path, dimmer, fsdeploy, options: tuple[str, ...]
+) -> None:
+    frames, faces = one_frame(tmp_path)
+    (frames / "2.png").write_bytes(b"damaged")
+    assert fsdeploy("convert", "-m", dimmer, "-i", frames, "-o", tmp_path / "o", "-l", faces, *options)[0] == 1
+    out = tmp_path / "o"
+    assert read_source_type(out / "2.png") == COMPOSITE
+    for before in out.rglob("1.png"):
+        assert before.with_name("2.png").read_bytes() == before.read_bytes()
+    assert len(list(out.rglob("2.png"))) == len(list(out.rglob("1.png"))) == (2 if len(options) == 3 else 1)
+
+
+def test_an_unreadable_first_frame_of_transparent_output_shows_nothing(tmp_path, dimmer, fsdeploy) -> None:
+    frames, faces = one_frame(tmp_path)
+    (frames / "0.png").write_bytes(b"damaged")
+    assert fsdeploy("convert", "-m", dimmer, "-i", frames, "-o", tmp_path / "o", "-l", faces, "--transparent")[0] == 1
+    first = cv2.imread(str(tmp_path / "o" / "0.png"), cv2.IMREAD_UNCHANGED)
+    assert first.shape == (60, 64, 4) and not first.any()
 
 
 def test_a_bare_patch_is_marked_as_wholly_generated(tmp_path, dimmer, fsdeploy) -> None:
@@ -172,6 +215,34 @@ def test_images_are_signed_where_something_was_swapped(tmp_path, dimmer, fsdeplo
     assert validation_state(tmp_path / "o" / "1.png") == "Valid"
     assert validation_state(tmp_path / "o" / "2.png") == "Unsigned"
     assert read_source_type(tmp_path / "o" / "2.png") is None
+
+
+def test_joined_images_are_signed_as_those_of_one_run(tmp_path, dimmer, fsdeploy, certificate) -> None:
+    from fsdeploy.convert.credentials import validation_state
+
+    frames, faces = one_frame(tmp_path)
+    cv2.imwrite(str(frames / "2.png"), np.full((60, 64, 3), 120, np.uint8))
+    out = tmp_path / "o"
+    for n in (1, 2):
+        shard = ("--shard", f"{n}/2")
+        assert fsdeploy("convert", "-m", dimmer, "-i", frames, "-o", out, "-l", faces, *shard)[0] == 0
+    for _ in range(2):  # what is signed already stays so
+        code, _, err = fsdeploy("join", out, "-o", out, "--sign", *certificate)
+        assert code == 0, err
+        assert validation_state(out / "1.png") == "Valid" and validation_state(out / "2.png") == "Unsigned"
+
+
+@pytest.mark.parametrize("options", [("--set", "writer.opencv.format=bmp"), ("--no-mark",)])
+def test_parts_that_cannot_be_signed_are_not_joined(
+    tmp_path, dimmer, fsdeploy, certificate, options: tuple[str, ...]
+) -> None:
+    frames, faces = one_frame(tmp_path)
+    common = ("convert", "-m", dimmer, "-i", frames, "-l", faces, *options)
+    assert fsdeploy(*common, "-o", tmp_path / "p", "--shard", "1/1")[0] == 0
+    code, _, err = fsdeploy("join", tmp_path / "p", "-o", tmp_path / "o", "--sign", *certificate)
+    assert code == 2 and len(err.splitlines()) == 1 and not (tmp_path / "o").exists()
+    code, _, err = fsdeploy(*common, "-o", tmp_path / "q", "--sign", *certificate)
+    assert code == 2 and len(err.splitlines()) == 1 and not (tmp_path / "q").exists()
 
 
 def test_what_cannot_be_signed_is_refused_before_work_starts(tmp_path, dimmer, fsdeploy, certificate) -> None:

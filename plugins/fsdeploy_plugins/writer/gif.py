@@ -1,7 +1,9 @@
 """Animated GIF, written frame by frame: memory does not grow with its length."""
 
+from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 import av
@@ -15,6 +17,7 @@ from fsdeploy.convert.frame import OutputFullError, OutputInfo, Picture
 from fsdeploy.convert.plugin import Writer
 from fsdeploy.convert.provenance import append_xmp_gif
 from fsdeploy.convert.storage import ReservedFile
+from fsdeploy.errors import InputError
 
 _TICKS = 100  # GIF counts time in hundredths of a second
 
@@ -36,6 +39,8 @@ class GifWriter(Writer):
     one_size = True
 
     def open(self, info: OutputInfo) -> None:
+        if info.path.suffix.lower() != ".gif" or info.path.is_dir():
+            raise InputError(f"{info.path}: the gif writer writes one file: give a name that ends in .gif")
         self._path = info.path
         self._partial = info.path.with_name(f".{info.path.stem}.part.gif")
         self._file = ReservedFile(self._partial)
@@ -48,6 +53,9 @@ class GifWriter(Writer):
         self._mark = info.mark
         self._count = 0
         self._last = -1
+
+    def can_mark(self, output: Path) -> bool:
+        return True
 
     def encode(self, picture: Picture) -> Any:
         chosen = self.options
@@ -67,8 +75,11 @@ class GifWriter(Writer):
         frame.time_base = Fraction(1, _TICKS)
         self._last = frame.pts
         self._count += 1
-        for packet in self._stream.encode(frame):
-            self._container.mux(packet)
+        try:
+            for packet in self._stream.encode(frame):
+                self._container.mux(packet)
+        except (av.error.FFmpegError, OSError, ValueError) as error:
+            raise OutputFullError(f"cannot write {self._path}: {error}") from error
         if self._file.full:
             raise OutputFullError(f"no space left for {self._path}: {self._count} frames were written and are kept")
 
@@ -78,11 +89,13 @@ class GifWriter(Writer):
                 for packet in self._stream.encode(None):
                     self._container.mux(packet)
                 self._container.close()
+                self._file.close()
+                if self._mark is not None:
+                    append_xmp_gif(self._partial, self._mark.xmp())
+                self._partial.replace(self._path)
+        except (av.error.FFmpegError, OSError, ValueError) as error:
+            raise OutputFullError(f"{self._path} cannot be finished: {error}") from error
         finally:
-            self._file.close()
-        if self._count:
-            if self._mark is not None:
-                append_xmp_gif(self._partial, self._mark.xmp())
-            self._partial.replace(self._path)
-        else:
+            with suppress(OSError):
+                self._file.close()
             self._partial.unlink(missing_ok=True)

@@ -1,6 +1,7 @@
 """Images through OpenCV."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -37,7 +38,7 @@ class OpenCVWriter(ImageFolderWriter):
         if info.transparent and not chosen.separate_mask and chosen.format not in _WITH_ALPHA:
             raise InputError(f"{chosen.format} holds no alpha: choose {', '.join(_WITH_ALPHA)}, or separate_mask")
 
-    def can_mark(self) -> bool:
+    def can_mark(self, output: Path) -> bool:
         return self.options.format in (*_MARKERS, "tif")
 
     def can_alpha(self) -> bool:
@@ -56,4 +57,4 @@ class OpenCVWriter(ImageFolderWriter):
         if not done:
             raise InputError(f"OpenCV cannot write {extension} here: choose another format")
         data = bytes(pixels.tobytes())
-        return _MARKERS[chosen.format](data, xmp) if xmp is not None and self.can_mark() else data
+        return _MARKERS[chosen.format](data, xmp) if xmp is not None else data

@@ -2,6 +2,7 @@
 
 import io
 from dataclasses import dataclass
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -10,6 +11,7 @@ from PIL import Image, TiffImagePlugin
 from fsdeploy.config.option import option
 from fsdeploy.convert.frame import OutputInfo
 from fsdeploy.convert.images import ImageFolderWriter
+from fsdeploy.convert.provenance import mark_gif
 from fsdeploy.errors import InputError
 
 _WITH_ALPHA = ("png", "tif", "webp")
@@ -43,8 +45,8 @@ class PillowWriter(ImageFolderWriter):
         if info.transparent and not chosen.separate_mask and chosen.format not in _WITH_ALPHA:
             raise InputError(f"{chosen.format} holds no alpha: choose {', '.join(_WITH_ALPHA)}, or separate_mask")
 
-    def can_mark(self) -> bool:
-        return self.options.format in ("jpg", "png", "tif", "webp")
+    def can_mark(self, output: Path) -> bool:
+        return self.options.format in ("gif", "jpg", "png", "tif", "webp")
 
     def can_alpha(self) -> bool:
         return self.options.format in _WITH_ALPHA
@@ -65,11 +67,12 @@ class PillowWriter(ImageFolderWriter):
             settings["compress_level"] = chosen.png_compress_level
         if chosen.format == "tif" and chosen.tif_compression != "none":
             settings["compression"] = chosen.tif_compression
-        if xmp is not None and self.can_mark():
+        if xmp is not None and chosen.format != "gif":
             settings |= self._mark(xmp)
         stream = io.BytesIO()
         picture.save(stream, _NAMES.get(chosen.format, chosen.format.upper()), **settings)
-        return stream.getvalue()
+        data = stream.getvalue()
+        return mark_gif(data, xmp) if xmp is not None and chosen.format == "gif" else data
 
     def _mark(self, xmp: bytes) -> dict[str, object]:
         """XMP where the format keeps it: a TIFF tag, a PNG text chunk, or Pillow's own parameter."""

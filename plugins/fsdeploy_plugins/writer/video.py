@@ -7,6 +7,7 @@ from typing import Any
 from fsdeploy.config.option import option
 from fsdeploy.convert.frame import OutputInfo, Picture
 from fsdeploy.convert.plugin import Writer
+from fsdeploy.convert.provenance import UNMARKED
 from fsdeploy.convert.video import ROTATABLE, VideoFormat, VideoOutput
 
 _TUNES = ("none", "film", "animation", "grain", "stillimage", "fastdecode", "zerolatency")
@@ -38,6 +39,9 @@ class VideoWriter(Writer):
     def keeps_rotation(self, path: Path) -> bool:
         return path.suffix.lower() in ROTATABLE
 
+    def can_mark(self, output: Path) -> bool:
+        return output.suffix.lower() not in UNMARKED
+
     def open(self, info: OutputInfo) -> None:
         chosen = self.options
         named = {"tune": chosen.tune, "profile": chosen.profile, "level": chosen.level}
@@ -60,6 +64,7 @@ class VideoWriter(Writer):
                 preset=chosen.preset,
             ),
             audio_from=info.audio_from,
+            audio_to_end=info.audio_from == source.path,
             mark=info.mark,
         )
         self._following = 0
@@ -70,6 +75,9 @@ class VideoWriter(Writer):
 
     def close(self, complete: bool) -> None:
         self._video.close(complete)
+
+    def notes(self) -> list[str]:
+        return self._video.notes()
 
     @property
     def description(self) -> str:
