@@ -6,7 +6,7 @@ import struct
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -161,19 +161,36 @@ class Archive:
 
     def _chunks(self, member: Member) -> Iterator[bytes]:
         """The content in pieces; stops at the declared size, whatever the packed bytes would give."""
-        unpack = None if member.stored else zlib.decompressobj(-15)
         given, crc = 0, 0
         try:
             with WindowReader(member.packed) as stream:
-                while packed := stream.read(_CHUNK):
-                    while packed:
-                        chunk = packed if unpack is None else unpack.decompress(packed, _CHUNK)
-                        packed = b"" if unpack is None else unpack.unconsumed_tail
-                        given, crc = given + len(chunk), zlib.crc32(chunk, crc)
-                        if given > member.size:
-                            raise hostile(self.source, f"the member {shown(member.name)} is larger than it says")
-                        yield chunk
+                packed = iter(lambda: stream.read(_CHUNK), b"")
+                for chunk in packed if member.stored else _inflated(packed):
+                    given, crc = given + len(chunk), zlib.crc32(chunk, crc)
+                    if given > member.size:
+                        raise hostile(self.source, f"the member {shown(member.name)} is larger than it says")
+                    yield chunk
         except zlib.error as error:
             raise damaged(self.source, f"the member {shown(member.name)} cannot be unpacked") from error
         if given != member.size or crc != member.crc:
             raise damaged(self.source, f"the member {shown(member.name)} does not match its checksum")
+
+
+def _inflated(packed: Iterable[bytes]) -> Iterator[bytes]:
+    """Deflated bytes unpacked in pieces of bounded size.
+
+    Raises:
+        zlib.error: they are damaged, end too early, or go on behind their end.
+    """
+    unpack = zlib.decompressobj(-15)
+    for piece in packed:
+        # zlib may hold output back after it took all input, so an empty tail alone does not mean that it is done.
+        rest, full = piece, True
+        while (rest or full) and not unpack.eof:
+            chunk = unpack.decompress(rest, _CHUNK)
+            rest, full = unpack.unconsumed_tail, len(chunk) == _CHUNK
+            yield chunk
+        if unpack.eof and unpack.unused_data:
+            break
+    if not unpack.eof or unpack.unused_data:
+        raise zlib.error("the packed bytes do not end where they should")

@@ -14,6 +14,9 @@ from fsdeploy_converters.hdf5 import Hdf5File
 from fsdeploy_converters.translate import Slot
 
 Values = Callable[[], NDArray[np.float32]]
+# Everything is float32 but the constants of a normalisation: Keras 2 counts samples in whole numbers of 64 bits, and
+# keeps mean and variance in the precision that the layer computes with.
+_KINDS = {"count": ("<i8", "<i4", "<f4", "<f2"), "mean": ("<f4", "<f2"), "variance": ("<f4", "<f2")}
 
 
 def stored_tensors(file_of: Mapping[Slot, tuple[Hdf5File, str]], slots: Iterable[Slot]) -> dict[str, StoredTensor]:
@@ -25,14 +28,14 @@ def stored_tensors(file_of: Mapping[Slot, tuple[Hdf5File, str]], slots: Iterable
     found: dict[str, StoredTensor] = {}
     for slot in slots:
         file, path = file_of[slot]
-        check_dataset(file, path, slot.shape)
+        check_dataset(file, path, slot)
         if slot.target:
             found[slot.target] = laid_out(slot, weight_reader(file, path, slot))
     return found
 
 
-def check_dataset(file: Hdf5File, path: str, shape: tuple[int, ...], kinds: tuple[str, ...] = ("<f4", "<i4")) -> None:
-    """The dataset must exist with exactly this shape.
+def check_dataset(file: Hdf5File, path: str, slot: Slot) -> None:
+    """The dataset must exist with exactly the shape of the variable, and numbers of its kind.
 
     Raises:
         CorruptModelError: it does not.
@@ -40,9 +43,9 @@ def check_dataset(file: Hdf5File, path: str, shape: tuple[int, ...], kinds: tupl
     stored = file.datasets.get(path)
     if stored is None:
         raise damaged(file.source, f"the array {shown(path, 160)} is missing")
-    if stored.shape != shape:
-        raise damaged(file.source, f"{shown(path, 160)} is {stored.shape}, its layer needs {shape}")
-    if stored.kind not in kinds:
+    if stored.shape != slot.shape:
+        raise damaged(file.source, f"{shown(path, 160)} is {stored.shape}, its layer needs {slot.shape}")
+    if stored.kind not in _KINDS.get(slot.kind, ("<f4",)):
         raise damaged(file.source, f"{shown(path, 160)} holds {stored.kind} numbers, not float32")
 
 

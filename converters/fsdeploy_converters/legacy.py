@@ -1,8 +1,11 @@
 """`Legacy`: a Keras 2 `.h5` as a `.keras` file of today, graph and weights, without Keras.
 
 What changed between the two descriptions: calls of nested nets are counted from zero instead of one, outputs are a flat
-list, a call is {args, kwargs} with tensors that tell their history, and a few options have other names. What does not
-carry over is arithmetic: Keras 3 on torch crops transposed convolutions one pixel differently.
+list, a call is {args, kwargs} with tensors that tell their history, and a few options have other names. The one
+function that real files carry as code, a scaled sum, becomes the layer that Keras 3 has for it; code is never copied.
+
+What does not carry over is arithmetic: Keras 3 on torch crops transposed convolutions one pixel differently, and its
+hard sigmoid is (x + 3) / 6 where that of Keras 2 is 0.2 x + 0.5.
 """
 
 from __future__ import annotations
@@ -15,10 +18,13 @@ from pathlib import Path
 from typing import Any
 
 import h5py
+import numpy as np
+from numpy.typing import NDArray
 
 from fsdeploy import files
 from fsdeploy.errors import InputError
 from fsdeploy_converters import limits
+from fsdeploy_converters.assign import check_dataset
 from fsdeploy_converters.errors import unsupported
 from fsdeploy_converters.hdf5 import Hdf5File
 from fsdeploy_converters.keras2 import place_weights
@@ -27,7 +33,7 @@ from fsdeploy_converters.keras3_weights import layer_keys
 from fsdeploy_converters.keras_graph import Keras2Reader, KerasCall, KerasLayer, KerasNet, Ref
 from fsdeploy_converters.layer_config import Dialect, Shape
 from fsdeploy_converters.strict_json import read_object
-from fsdeploy_converters.translate import Translated, translate
+from fsdeploy_converters.translate import Slot, Translated, translate
 from fsdeploy_converters.window import Window
 
 KERAS_VERSION = "3.14.1"
@@ -39,6 +45,7 @@ _MODULES = {
     "lib.model.normalization": (
         "InstanceNormalization", "AdaInstanceNormalization", "GroupNormalization", "RMSNormalization",
     ),
+    "keras.src.applications.inception_resnet_v2": ("CustomScaleLayer",),
 }  # fmt: skip
 _DROPPED = {
     "DepthwiseConv2D": ("groups",),
@@ -46,6 +53,7 @@ _DROPPED = {
     "SeparableConv2D": ("groups", "kernel_initializer", "kernel_regularizer", "kernel_constraint"),
     "SpatialDropout2D": ("trainable",),
 }
+_NEW_CLASSES = {"TFOpLambda": "ScalarOp", "SubPixelUpscaling": "PixelShuffler", "Lambda": "CustomScaleLayer"}
 _RENAMED = {"LeakyReLU": {"alpha": "negative_slope"}, "InputLayer": {"batch_input_shape": "batch_shape"}}
 _OPERATIONS = {"math.multiply": "multiply", "math.subtract": "subtract", "__operators__.add": "add"}
 
@@ -109,12 +117,21 @@ class Legacy:
 
     def _write_weights(self, path: Path) -> None:
         places = place_weights(self._file, self._root, self._translated.slots)
+        for slot in self._translated.slots:
+            check_dataset(self._file, places[slot][1], slot)
         with h5py.File(path, "w") as target:
             groups = _write_groups(target, self._root, ())
             for slot in self._translated.slots:
                 own = groups[slot.path]
                 holder = own.require_group(f"{slot.place}/vars" if slot.place else "vars")
-                holder.create_dataset(str(slot.index), data=self._file.read(places[slot][1]))
+                holder.create_dataset(str(slot.index), data=_as_written(slot, self._file.read(places[slot][1])))
+
+
+def _as_written(slot: Slot, values: NDArray[Any]) -> NDArray[Any]:
+    """Values in the precision that Keras 3 has for them: samples are counted in 32 bits there."""
+    if slot.kind == "count":
+        return np.clip(np.nan_to_num(values.astype(np.float64)), 0, np.iinfo(np.int32).max).astype(np.int32)
+    return values.astype(np.float32, copy=False)
 
 
 def _write_groups(group: h5py.Group, net: KerasNet, path: tuple[str, ...]) -> dict[tuple[str, ...], h5py.Group]:
@@ -143,7 +160,7 @@ def _as_keras3(net: KerasNet) -> KerasNet:
 def _class_name(layer: KerasLayer) -> str:
     if layer.net is not None:
         return "Functional"
-    return {"TFOpLambda": "ScalarOp", "SubPixelUpscaling": "PixelShuffler"}.get(layer.class_name, layer.class_name)
+    return _NEW_CLASSES.get(layer.class_name, layer.class_name)
 
 
 def _net(net: KerasNet, path: tuple[str, ...], shapes: Shapes) -> dict[str, Any]:
@@ -188,6 +205,9 @@ def _layer_config(layer: KerasLayer) -> dict[str, Any]:
     if layer.class_name == "TFOpLambda":
         constant = layer.calls[0].constants.get("y")
         return {"name": layer.name, "operation": _OPERATIONS.get(str(config.get("function"))), "value": constant}
+    if layer.class_name == "Lambda":
+        # Translation has made sure that this is all there is to the code.
+        config = {"name": layer.name, "scale": config["arguments"]["scale"], "dtype": config.get("dtype")}
     policy = config.get("dtype")
     name = policy.get("config", {}).get("name", "float32") if isinstance(policy, dict) else policy or "float32"
     config["dtype"] = {

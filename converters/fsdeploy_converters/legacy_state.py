@@ -12,7 +12,8 @@ from fsdeploy.config.option import check_value, specs
 from fsdeploy.config.training import AugmentationOptions, LoaderOptions, TrainingOptions
 from fsdeploy.errors import FsdeployError
 from fsdeploy.model.stored_options import rewrite_legacy
-from fsdeploy_converters.errors import shown
+from fsdeploy_converters import limits
+from fsdeploy_converters.errors import hostile, shown
 from fsdeploy_converters.strict_json import read_object
 
 _SESSION_KEYS: dict[str, tuple[type, ...]] = {
@@ -43,7 +44,7 @@ class _Reader:
             self.warnings.append("there is no state file: iterations are taken as 0, options as defaults")
             return {}
         try:
-            return read_object(path.read_bytes(), path)
+            return read_object(_bounded(path), path)
         except (FsdeployError, OSError) as error:
             self.warnings.append(f"the state file cannot be used, iterations are taken as 0 ({error})")
             return {}
@@ -117,6 +118,19 @@ class _Reader:
             else:
                 config.update(penalized_mask_loss=False, eye_multiplier=1, mouth_multiplier=1)
         return config
+
+
+def _bounded(path: Path) -> bytes:
+    """The bytes of a state file, which are few.
+
+    Raises:
+        HostileFileError: they are more than any description has.
+    """
+    size = path.stat().st_size
+    if size > limits.JSON_BYTES:
+        raise hostile(path, f"a state of {size} bytes")
+    with path.open("rb") as stream:
+        return stream.read(limits.JSON_BYTES + 1)
 
 
 def _is_config(stored: Any) -> bool:

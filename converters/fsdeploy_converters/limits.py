@@ -29,5 +29,5 @@ class Hdf5Limits:
     rank: int = 5
 
 
-KERAS2_HDF5 = Hdf5Limits(objects=16_384, depth=8, kinds=frozenset({"<f2", "<f4", "<f8", "<i8"}))
+KERAS2_HDF5 = Hdf5Limits(objects=16_384, depth=8, kinds=frozenset({"<f2", "<f4", "<f8", "<i4", "<i8"}))
 KERAS3_HDF5 = Hdf5Limits(objects=32_768, depth=12, kinds=frozenset({"<f4", "<i4"}))

@@ -11,7 +11,6 @@ from fsdeploy_converters.errors import shown
 from fsdeploy_converters.hdf5 import SIGNATURE as HDF5
 
 _PART = re.compile(r"(?P<prefix>.*?)_?(?P<part>encoder|decoder(_[AB])?|intermediate(_[AB])?|inter)\.h5(\.bk)?")
-STATE_BYTES = 64 << 20
 
 
 def signature(path: Path) -> bytes:

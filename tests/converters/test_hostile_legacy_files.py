@@ -278,6 +278,16 @@ def test_a_state_file_of_nonsense_only_costs_the_state(tmp_path):
         assert migration.model.state["iterations"] == 0 and migration.model.state["sessions"] == {}
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="no sparse files")
+def test_a_huge_state_file_is_not_read(tmp_path):
+    path = write_keras2(tmp_path / "small.h5")
+    with (tmp_path / "small_state.json").open("wb") as stream:
+        stream.truncate(1 << 31)
+    with open_migration(path) as migration:
+        assert migration.model.state["iterations"] == 0
+        assert any(f"a state of {1 << 31} bytes" in warning for warning in migration.model.warnings)
+
+
 def test_something_else_is_no_legacy_model(tmp_path):
     path = tmp_path / "notes.txt"
     path.write_text("hello")
