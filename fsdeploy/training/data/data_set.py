@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
@@ -18,12 +20,17 @@ from fsdeploy.training.data.collate import ColorOrder
 from fsdeploy.training.data.crop import CropSpec
 from fsdeploy.training.data.files import get_label, get_sorted_images, to_float32
 from fsdeploy.training.data.masks import mask_names
+from fsdeploy.training.data.outage import Outage
 from fsdeploy.training.data.sampler import FaceStream
 from fsdeploy.training.data.scan import FolderScan, scan_folder
 
 __all__ = ["MultiDataset", "PreviewSet", "TrainSet", "get_label", "get_sorted_images", "to_float32"]
 
 _LOG = logging.getLogger(__name__)
+_REST_S = 60.0
+"""Seconds until a single file that the storage refused is tried again."""
+_MOST_REFUSED = 8
+"""Files that a preview tries when the storage refuses them."""
 
 
 class TrainSet:
@@ -60,6 +67,8 @@ class TrainSet:
         self.spec = CropSpec.from_options(options, size)
         self.faces = self.scan.faces
         self._bad: set[int] = set()
+        self._resting: dict[int, float] = {}
+        self._outage = Outage(self.scan.folder)
         digests = [self.spec.digest(face) for face in self.faces] if cache_budget else []
         self.cache = CropCache(digests, self.spec.row_bytes, cache_budget, cache_file) if digests else None
 
@@ -76,32 +85,101 @@ class TrainSet:
     def crop(self, index: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         """Crop (P, P, 3) BGR and masks (masks, P, P), both uint8 and not to be written to. Safe in any thread.
 
-        A file that has become unreadable since the scan is reported once and replaced by the next sound face.
+        A file that has become unreadable since the scan is reported once and replaced by the next sound face. While the
+        whole storage is away, this waits for it; after `outage.PATIENCE_S` a crop that was kept takes the place.
 
         Raises:
-            InputError: no face of the folder can be read any more.
+            InputError: no face of the folder can be read any more, and none was kept.
         """
-        for candidate in range(index, index + len(self)):
-            row = self._row(candidate % len(self))
-            if row is not None:
-                return self.spec.split(row)
-        raise InputError(f"{self.scan.folder}: none of its {len(self)} faces can be read any more: check the disk")
+        row = self._row(index)
+        while row is None and len(self._bad) < len(self) and self._outage.wait():
+            row = self._row(index)
+        if row is None:
+            row = self._kept_near(index)
+        if row is None:
+            raise InputError(
+                f"{self.scan.folder}: none of its {len(self)} faces can be read any more: check the disk or the network"
+            )
+        return self.spec.split(row)
+
+    def close(self) -> None:
+        """Let go of the kept crops; threads that wait for the storage give up."""
+        self._outage.close()
+        if self.cache:
+            self.cache.close()
 
     def _row(self, index: int) -> NDArray[np.uint8] | None:
-        if index in self._bad:
-            return None
-        kept = self.cache.get(index) if self.cache else None
-        if kept is not None:
-            return kept
+        """The row of a face, or of the next sound one; None while the storage is away, or when no file is sound."""
+        refused: InputError | None = None
+        for candidate in range(index, index + len(self)):
+            face = candidate % len(self)
+            kept = self._kept(face)
+            if kept is not None:
+                return kept
+            if face in self._bad or self._rests(face):
+                continue
+            if not self._outage.may_ask():
+                return None
+            try:
+                row = self.spec.cut(self.faces[face])
+            except InputError as error:
+                if not self._is_of_the_storage(error):
+                    self._bad.add(face)
+                    self._outage.answered()
+                    _LOG.warning("%s skipped: %s", self.side, error)
+                    continue
+                refused = error
+                if self._outage.failed(error):
+                    if not self._another_answers(face):
+                        self._resting.clear()  # it was not these files' fault
+                    return None  # even if another answers: the storage may have come back in between
+                self._let_rest(face, error)
+                continue
+            self._outage.answered()
+            if self.cache:
+                self.cache.put(face, row)
+            return row
+        if len(self._bad) < len(self):
+            self._outage.begin(refused or InputError("its files were refused"))
+            self._resting.clear()
+        return None
+
+    def _kept(self, face: int) -> NDArray[np.uint8] | None:
+        return self.cache.get(face) if self.cache else None
+
+    def _kept_near(self, index: int) -> NDArray[np.uint8] | None:
+        rows = (self._kept(candidate % len(self)) for candidate in range(index, index + len(self)))
+        return next((row for row in rows if row is not None), None)
+
+    def _is_of_the_storage(self, error: InputError) -> bool:
+        """Whether a file could not be read at all, and was not simply deleted: then it may come back."""
+        if not isinstance(error.__cause__, OSError):
+            return False
+        if not isinstance(error.__cause__, FileNotFoundError):
+            return True
         try:
-            row = self.spec.cut(self.faces[index])
+            with os.scandir(self.scan.folder) as entries:  # a share that went away leaves no folder, or an empty one
+                return next(entries, None) is None
+        except OSError:
+            return True
+
+    def _another_answers(self, face: int) -> bool:
+        """Whether the storage gives a file from elsewhere in the folder, so that it is not away after all."""
+        try:
+            read_image(self.faces[(face + len(self) // 2) % len(self)].path)
         except InputError as error:
-            self._bad.add(index)
-            _LOG.warning("%s skipped: %s", self.side, error)
-            return None
-        if self.cache:
-            self.cache.put(index, row)
-        return row
+            if self._is_of_the_storage(error):
+                return False
+        self._outage.answered()
+        return True
+
+    def _let_rest(self, face: int, error: InputError) -> None:
+        if face not in self._resting:
+            _LOG.warning("%s skipped for now: %s", self.side, error)
+        self._resting[face] = time.monotonic() + _REST_S
+
+    def _rests(self, face: int) -> bool:
+        return time.monotonic() < self._resting.get(face, 0.0)
 
 
 class PreviewSet:
@@ -158,12 +236,18 @@ class PreviewSet:
         """
         if not -len(self) <= index < len(self):
             raise IndexError(index)
+        refused = 0
         for candidate in range(index, index + len(self)):
             face = self.faces[candidate % len(self)]
             try:
                 image = read_image(face.path)
                 return self._item(self._feed.cut(face, image), self._target.cut(face, image))
             except InputError as error:
+                refused += isinstance(error.__cause__, OSError)
+                if refused > _MOST_REFUSED:
+                    raise InputError(
+                        f"no preview: the faces of {self.side} cannot be read ({error}): check the disk or the network"
+                    ) from error
                 _LOG.warning("%s skipped in a preview: %s", self.side, error)
         raise InputError(f"none of the {len(self)} preview faces of {self.side} can be read any more: check the disk")
 

@@ -129,8 +129,7 @@ class TrainLoader:
         """Stop the workers and let go of the crops."""
         self._pipeline.close()
         for dataset in self.datasets:
-            if dataset.cache:
-                dataset.cache.close()
+            dataset.close()
 
 
 class PreviewLoader:

@@ -78,7 +78,8 @@ def test_kept_crops_spare_the_decoder(folder_a, monkeypatch):
     np.testing.assert_array_equal(dataset[3][0], first)
 
 
-def test_a_face_that_vanishes_is_reported_once_and_replaced(new_folder, caplog):
+def test_a_face_that_vanishes_is_reported_once_and_replaced(new_folder, caplog, monkeypatch):
+    monkeypatch.setattr("fsdeploy.training.data.outage.PATIENCE_S", 0)
     dataset = TrainSet("A", new_folder("faces", 4), 64)
     (dataset.scan.folder / "face_001.png").unlink()
     for _ in range(3):
