@@ -13,7 +13,7 @@ from tiny_model import CountingOptimizer, TinyModel, TinyOptions
 
 from fsdeploy.config.training import LossOptions, MaskOptions, NetworkOptions, TrainingOptions
 from fsdeploy.errors import ConfigError, CorruptModelError, InputError
-from fsdeploy.model.folder import load_model
+from fsdeploy.model.folder import load_model, write_model_folder
 from fsdeploy.model.inference import Inference
 from fsdeploy.model.io import get_all_sub_models
 from fsdeploy.model.settings import Settings
@@ -219,6 +219,18 @@ def test_weights_of_another_plugin_or_program_are_refused(tmp_path: Path) -> Non
     (tmp_path / "old.h5").write_bytes(b"")
     with pytest.raises(InputError, match="fsdeploy migrate"):
         TinyModel(None, load_weights=tmp_path / "old.h5").build()
+
+
+def test_a_folder_without_a_model_of_the_plugin_is_refused_by_what_it_holds(tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    write_model_folder(other, {"name": "original"}, {"x": torch.zeros(1)})
+    (tmp_path / "empty").mkdir()
+    for folder, holds in ((other, "a model of 'original'"), (tmp_path / "empty", "no model")):
+        model = TinyModel(None, load_weights=folder)
+        with pytest.raises(
+            InputError, match=f"{folder.name} holds {holds}, .* 'tiny': choose a model of the same plugin"
+        ):
+            model.build()
 
 
 def test_frozen_parts_get_no_gradient_and_thaw_in_the_next_run(tmp_path: Path) -> None:

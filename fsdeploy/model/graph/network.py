@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
+import torch
 from torch import Tensor, nn
 
 from fsdeploy.errors import CorruptModelError
@@ -173,3 +174,36 @@ class GraphNetwork(SwapNetwork):
         outputs = run(self, net.calls, dict(enumerate(faces)), wanted)
         split = len(sides[0])
         return [outputs[:split], outputs[split:]]
+
+
+def check_graph(description: GraphDescription, source: str) -> None:
+    """Run a description once, both ways that a model runs, on the meta device: shapes only, no values, no weights.
+
+    Raises:
+        CorruptModelError: it cannot be built or run, or gives no square face for each face that goes in. Names
+            `source`.
+    """
+    count = 2
+    try:
+        with torch.device("meta"), torch.no_grad():
+            network = GraphNetwork(description)
+            face = torch.empty(count, *network.input_shape)
+            trained = network.train()([face] * network.sides)
+            swapped = [network.eval().swap(face, side) for side in range(network.sides)]
+        shapes = [[tuple(output.shape) for output in outputs] for outputs in (*trained, *swapped)]
+    except (*_WRONG_GRAPH, CorruptModelError) as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise CorruptModelError(f"{source}: the graph is damaged ({reason}): restore a backup") from error
+    sound = all(len(s) == 4 and s[0] == count and s[1] in (1, 3) and s[2] == s[3] for s in shapes[0])
+    if not sound or any(other != shapes[0] for other in shapes) or all(shape[1] != 3 for shape in shapes[0]):
+        given = " and ".join(str([list(shape[1:]) for shape in outputs]) for outputs in shapes[: network.sides])
+        raise CorruptModelError(
+            f"{source}: its graph gives {given} for the two sides, no equal square faces: restore a "
+            "backup or migrate the model again"
+        )
+
+
+_WRONG_GRAPH = (
+    RuntimeError, TypeError, ValueError, IndexError, KeyError, AttributeError, AssertionError, ArithmeticError,
+)  # fmt: skip
+"""What torch raises when shapes or attributes make no sense."""

@@ -11,7 +11,7 @@ from typing import Any
 from fsdeploy.errors import CorruptModelError, InputError
 from fsdeploy.model.base import ModelBase
 from fsdeploy.model.graph.description import GraphDescription
-from fsdeploy.model.graph.network import GraphNetwork
+from fsdeploy.model.graph.network import GraphNetwork, check_graph
 from fsdeploy.model.network import SwapNetwork
 
 
@@ -20,18 +20,27 @@ class Model(ModelBase):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        source = self.io.filename or "this model"
+        try:
+            self.description = self._read_graph()
+        except InputError:
+            self.close()
+            raise
+        size = self.description.net.inputs[0][1]
+        self.input_shape = (3, size, size)
+        self.color_order = "rgb" if self.state.extra.get("color_order") == "rgb" else "bgr"
+
+    def _read_graph(self) -> GraphDescription:
+        source = self.state.filename or "this model"
         stored = self.state.extra.get("graph")
         if stored is None:
-            self.close()
             raise InputError(f"{source} has no graph: 'fsdeploy migrate' makes 'imported' models, train another plugin")
-        self.description = GraphDescription.from_json(stored, source)
-        shape = self.description.net.inputs[0]
-        if len(shape) != 3 or shape[0] != 3 or shape[1] != shape[2]:
-            self.close()
-            raise CorruptModelError(f"{source}: its graph takes {shape}, not a square face: migrate the model again")
-        self.input_shape = (shape[0], shape[1], shape[2])
-        self.color_order = "rgb" if self.state.extra.get("color_order") == "rgb" else "bgr"
+        description = GraphDescription.from_json(stored, source)
+        inputs = description.net.inputs
+        if not inputs or any(len(s) != 3 or s[0] != 3 or s[1] != s[2] or s != inputs[0] for s in inputs):
+            taken = " and ".join(str(list(shape)) for shape in inputs) or "nothing"
+            raise CorruptModelError(f"{source}: its graph takes {taken}, no square face: migrate the model again")
+        check_graph(description, source)
+        return description
 
     @property
     def model_name(self) -> str:
