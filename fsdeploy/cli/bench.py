@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("-p", "--provider", "providers", multiple=True, help="Execution provider; several times [auto, cpu].")
-@click.option("-b", "--batch", "batches", multiple=True, type=int, help="Faces per run; several times [1, 8].")
+@click.option(
+    "-b", "--batch", "batches", multiple=True, type=click.IntRange(1, 4096), help="Faces per run; several times [1, 8]."
+)
 @click.option("-n", "--runs", type=int, default=20, show_default=True, help="Timed runs per batch size.")
 @click.option("--threads", type=int, help="Threads within one operator on the CPU.")
 @click.option("--strict", is_flag=True, help="Do not fall back to the CPU; exit code 3 when nothing asked for runs.")

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from fsdeploy.cli.json_output import json_text
+
+if TYPE_CHECKING:
+    from fsdeploy.config.file import OptionValues
 
 
 @click.group()
@@ -53,13 +57,8 @@ def check(file: Path) -> None:
     Examples:
       fsdeploy config check options.toml
     """
-    from fsdeploy.config.file import read_file
-    from fsdeploy.convert.settings import parse_values
-    from fsdeploy.training.setup import known_plugins
-
-    values = read_file(file, known_plugins())
-    tables = [*values.plugins.values(), *parse_values((), file).values()]
-    count = len(values.training) + sum(map(len, tables))
+    values = _read(file)
+    count = len(values.training) + sum(map(len, [*values.plugins.values(), *values.more.values()]))
     click.echo(f"{file}: {count} options, all valid")
 
 
@@ -74,20 +73,32 @@ def show(file: Path | None, as_json: bool) -> None:
       fsdeploy config show
       fsdeploy config show options.toml --json
     """
-    from fsdeploy.config.file import OptionValues, describe, option_rows, read_file
+    from fsdeploy.config.file import OptionValues, describe, option_rows
+    from fsdeploy.convert.settings import option_tables
     from fsdeploy.training.setup import known_plugins
 
-    plugins = known_plugins()
-    values = OptionValues() if file is None else read_file(file, plugins)
-    rows = option_rows(values, plugins)
+    rows = option_rows(OptionValues() if file is None else _read(file), known_plugins(), option_tables())
     if as_json:
         click.echo(json_text([row.as_json() for row in rows]))
         return
-    from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
+
+    from fsdeploy.terminal import console
 
     table = Table("section", "option", "value", "default", "accepts")
     for row in rows:
-        value = f"[bold]{row.value}[/bold]" if row.value != row.default else str(row.value)
+        value = Text(str(row.value), style="bold" if row.value != row.default else "")
         table.add_row(row.section, row.name, value, str(row.default), describe(row.kind, row.spec))
-    Console().print(table)
+    console().print(table)
+
+
+def _read(file: Path) -> OptionValues:
+    """Every option of a file, checked, those of convert plugins included."""
+    from fsdeploy.config.file import read_file
+    from fsdeploy.convert.settings import parse_values
+    from fsdeploy.training.setup import known_plugins
+
+    values = read_file(file, known_plugins())
+    values.more = {f"convert.{plugin}": given for plugin, given in parse_values((), file).items()}
+    return values

@@ -36,6 +36,8 @@ class OptionValues:
     """Option name -> value over all sections."""
     plugins: dict[str, dict[str, Any]] = field(default_factory=dict)
     """Model plugin -> option name -> value."""
+    more: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Further tables by their whole name -> option name -> value."""
 
 
 def sections() -> dict[str, type]:
@@ -54,16 +56,28 @@ def read_file(path: Path, plugins: Mapping[str, type]) -> OptionValues:
         InputError: the file cannot be read.
         ConfigError: no valid TOML, an unknown section or option (names the nearest), or an invalid value.
     """
-    try:
-        tables = tomllib.loads(path.read_text("utf-8"))
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}: write one with 'fsdeploy config init'") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is no valid TOML: {error}") from error
+    tables = read_toml(path)
     try:
         return _check_tables(tables, plugins)
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from error
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Parse a TOML file; a byte order mark, which editors on Windows write, is passed over.
+
+    Raises:
+        InputError: the file cannot be read.
+        ConfigError: it is no TOML, or nests or counts beyond what Python can hold.
+    """
+    try:
+        return tomllib.loads(path.read_text("utf-8-sig"))
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}: write one with 'fsdeploy config init'") from error
+    except RecursionError as error:
+        raise ConfigError(f"{path} is no valid TOML for options: its values are nested too deep") from error
+    except ValueError as error:  # no TOML, no UTF-8, or a number of thousands of digits
+        raise ConfigError(f"{path} is no valid TOML: {error}") from error
 
 
 def _check_tables(tables: Mapping[str, Any], plugins: Mapping[str, type]) -> OptionValues:
@@ -192,6 +206,8 @@ def describe(kind: type, spec: OptionSpec) -> str:
         parts.append(f"{spec.minimum:g} to {spec.maximum:g}{step}.")
     elif kind is bool:
         parts.append("true or false.")
+    elif spec.form is not None:
+        parts.append(f"{spec.form}.")
     return " ".join([*parts, *(["Fixed."] if spec.fixed else [])])
 
 
@@ -232,15 +248,19 @@ class OptionRow:
             "maximum": self.spec.maximum,
             "step": self.spec.step,
             "choices": self.spec.choices,
+            "form": self.spec.form,
             "fixed": self.spec.fixed,
             "help": self.spec.help,
         }
 
 
-def option_rows(values: OptionValues, plugins: Mapping[str, type]) -> list[OptionRow]:
-    """Every option of all sections and plugins, with the value that `values` gives it."""
+def option_rows(
+    values: OptionValues, plugins: Mapping[str, type], more: Mapping[str, type] | None = None
+) -> list[OptionRow]:
+    """Every option of all sections, plugins and further tables, with the value that `values` gives it."""
     tables = [(name, kind, values.training) for name, kind in sections().items()]
     tables += [(f"{_MODEL}.{name}", kind, values.plugins.get(name, {})) for name, kind in plugins.items()]
+    tables += [(name, kind, values.more.get(name, {})) for name, kind in (more or {}).items()]
     return [
         OptionRow(section, name, option_type, given.get(name, default), default, spec)
         for section, kind, given in tables

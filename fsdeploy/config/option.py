@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import re
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -29,6 +30,10 @@ class OptionSpec:
     step: float | None = None
     """Values must be `minimum + n * step` (n integer)."""
     choices: tuple[Any, ...] | None = None
+    form: str | None = None
+    """How a text must look, in words that a user can copy, for example "#rrggbb"."""
+    pattern: str | None = None
+    """The same as a regular expression for the whole text."""
     fixed: bool = False
     """True: set when the model is created; on resume the model's own value wins."""
 
@@ -41,11 +46,13 @@ def option(
     maximum: float | None = None,
     step: float | None = None,
     choices: tuple[Any, ...] | None = None,
+    form: str | None = None,
+    pattern: str | None = None,
     fixed: bool = False,
 ) -> Any:
     """Declare a field of a section dataclass. The field's annotation gives its type: bool, int, float or str,
     or tuple[str, ...] for a list of names."""
-    spec = OptionSpec(help, minimum, maximum, step, choices, fixed)
+    spec = OptionSpec(help, minimum, maximum, step, choices, form, pattern, fixed)
     return dataclasses.field(default=default, metadata={"option": spec})
 
 
@@ -63,23 +70,28 @@ def check_value(name: str, kind: type, spec: OptionSpec, value: Any) -> Any:
     """Return `value` as the option's type.
 
     Raises:
-        ConfigError: wrong type, not one of the choices (names the nearest), or outside the range or step.
+        ConfigError: wrong type or form, not one of the choices (names the nearest), or outside the range or step.
     """
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        value = float(value)
+        try:
+            value = float(value)
+        except OverflowError as error:
+            raise ConfigError(f"option '{name}' cannot be a number of {len(str(value))} digits") from error
     if typing.get_origin(kind) is tuple:
         return _check_names(name, spec, value)
     if not isinstance(value, kind) or (kind is not bool and isinstance(value, bool)):
         raise ConfigError(f"option '{name}' must be of type {kind.__name__}, got {value!r}")
     if spec.choices is not None and value not in spec.choices:
         raise ConfigError(f"option '{name}' cannot be {value!r}{nearest(str(value), map(str, spec.choices))}")
+    if spec.pattern is not None and not re.fullmatch(spec.pattern, str(value)):
+        raise ConfigError(f"option '{name}' must look like {spec.form or spec.pattern}, got {value!r}")
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         _check_range(name, spec, value)
     return value
 
 
 def _check_names(name: str, spec: OptionSpec, value: Any) -> tuple[str, ...]:
-    if isinstance(value, str) or not all(isinstance(entry, str) for entry in value):
+    if not isinstance(value, (list, tuple)) or not all(isinstance(entry, str) for entry in value):
         raise ConfigError(f"option '{name}' must be a list of names, got {value!r}")
     for entry in value:
         if spec.choices is not None and entry not in spec.choices:

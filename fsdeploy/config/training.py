@@ -145,7 +145,7 @@ class AugmentationOptions:
 
     preview_images: int = option(14, "Faces per side in previews.", minimum=2, maximum=16, step=2)
     mask_opacity: int = option(30, "Opacity of the mask overlay in percent.", minimum=0, maximum=100)
-    mask_color: str = option("#ff0000", "Colour of the mask overlay, #rrggbb.")
+    mask_color: str = option("#ff0000", "Colour of the mask overlay.", form="#rrggbb", pattern="#[0-9a-fA-F]{6}")
     zoom_amount: int = option(5, "Largest zoom in percent.", minimum=0, maximum=25)
     rotation_range: int = option(10, "Largest rotation in degrees.", minimum=0, maximum=25)
     shift_range: int = option(5, "Largest shift in percent of the edge.", minimum=0, maximum=25)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fsdeploy.config.file import parse_value
+from fsdeploy.config.file import parse_value, read_toml
 from fsdeploy.config.option import from_mapping, specs
 from fsdeploy.convert import plugin
 from fsdeploy.convert.plugin import (
@@ -134,6 +133,7 @@ def parse_values(assignments: Iterable[str], config: Path | None = None) -> Valu
                 if not isinstance(options, dict):
                     raise ConfigError(f"{config}: write [convert.{kind}.<plugin>] and '{name} = ...' below it")
                 values[f"{kind}.{name.replace('_', '-')}"] = dict(options)
+    from_file = set(values)
     for assignment in assignments:
         path, found, text = assignment.partition("=")
         parts = path.strip().split(".")
@@ -146,8 +146,8 @@ def parse_values(assignments: Iterable[str], config: Path | None = None) -> Valu
     for key, options in values.items():
         try:
             from_mapping(plugin.find(*key.split(".", 1)).Options, options)
-        except ConfigError as error:
-            raise ConfigError(f"{key}: {error}") from error
+        except InputError as error:
+            raise ConfigError(f"{config}: {key}: {error}" if key in from_file else f"{key}: {error}") from error
     return values
 
 
@@ -158,13 +158,7 @@ def option_tables() -> dict[str, type]:
 
 
 def _config_tables(path: Path) -> dict[str, Any]:
-    try:
-        data = tomllib.loads(path.read_text("utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"cannot read {path}: {error}") from error
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{path} is no valid TOML: {error}") from error
-    tables = data.get("convert", {})
+    tables = read_toml(path).get("convert", {})
     if not isinstance(tables, dict):
         raise ConfigError(f"{path}: 'convert' must be a table")
     return tables

@@ -99,7 +99,10 @@ def _bench_provider(
 def _timed(session: BoundSession, batch: int, runs: int) -> tuple[float, list[float]]:
     if session.fixed_batch not in (None, batch):
         raise InputError(f"the file takes exactly {session.fixed_batch} faces")
-    feeds = random_inputs(session, batch)
+    try:
+        feeds = random_inputs(session, batch)
+    except MemoryError as error:
+        raise InputError(f"{batch} faces at once do not fit into memory: measure a smaller batch") from error
     times = []
     for _ in range(runs + 1):
         started = time.perf_counter()

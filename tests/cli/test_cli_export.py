@@ -180,6 +180,22 @@ def test_an_unreadable_file_is_exit_2_for_check_and_bench(
         assert code == 2 and err.count("\n") == 1 and "cut.onnx" in err
 
 
+def test_a_batch_beyond_all_memory_is_a_note_or_a_refusal(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "m.onnx"
+    assert run(monkeypatch, capsys, "export", model, "-o", file)[0] == 0
+    code, _, err = run(monkeypatch, capsys, "bench", file, "-b", "99999999")
+    assert code == 2 and err.count("\n") == 1 and "1<=x<=4096" in err
+
+    def full(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("fsdeploy.runtime.bench.random_inputs", full)
+    code, out, _ = run(monkeypatch, capsys, "bench", file, "-b", "64", "-p", "cpu")
+    assert code == 0 and "64 faces at once do not fit into memory" in out
+
+
 @pytest.mark.parametrize("command", ["export", "check", "bench"])
 def test_help_shows_examples_and_loads_nothing_heavy(command: str) -> None:
     assert "Examples:" in RUNNER.invoke(cli, [command, "--help"]).output

@@ -64,6 +64,70 @@ def test_a_wrong_file_is_refused_by_name_with_the_nearest_right_thing(tmp_path: 
     assert str(path) in str(failure.value)
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("x = " + "[" * 5000 + "]" * 5000, "no valid TOML"),
+        ("x = " + "9" * 5000, "no valid TOML"),
+        ("[optimizer]\nlearning_rate = 1" + "0" * 400, r"'learning_rate' cannot be a number of 401 digits"),
+        ("[model.toy]\nparts = 3", "'parts' must be a list of names, got 3"),
+        ("[model.toy]\nparts = {encoder = 1}", "'parts' must be a list of names"),
+        ("[augmentation]\nmask_color = 'zzz'", "'mask_color' must look like #rrggbb, got 'zzz'"),
+        ("[augmentation]\nmask_color = '#ff00001'", "'mask_color' must look like #rrggbb"),
+        ("[augmentation]\nmask_color = '#ff0000\\n'", "no valid TOML|must look like"),
+        ('[augmentation]\nmask_color = "#ff0000\\n"', "'mask_color' must look like #rrggbb"),
+    ],
+)  # fmt: skip
+def test_a_file_beyond_what_an_option_can_hold_is_refused_by_name(tmp_path: Path, text: str, message: str) -> None:
+    from fsdeploy.convert.settings import parse_values
+
+    path = write(tmp_path, text)
+    with pytest.raises(ConfigError, match=message) as failure:
+        read_file(path, PLUGINS)
+    assert str(path) in str(failure.value)
+    if text.startswith("x"):
+        with pytest.raises(ConfigError, match=message):
+            parse_values((), path)
+
+
+def test_a_byte_order_mark_is_passed_over(tmp_path: Path) -> None:
+    from fsdeploy.convert.settings import parse_values
+
+    path = tmp_path / "options.toml"
+    path.write_bytes(b"\xef\xbb\xbf[loss]\nloss_function = 'mae'\n[convert.writer.video]\ncrf = 18\n")
+    assert read_file(path, PLUGINS).training == {"loss_function": "mae"}
+    assert parse_values((), path) == {"writer.video": {"crf": 18}}
+
+
+def test_a_colour_is_checked_where_it_is_set() -> None:
+    assert parse_settings(["mask_color=#00Ff7f"], "toy", ToyOptions).training == {"mask_color": "#00Ff7f"}
+    with pytest.raises(ConfigError, match="#rrggbb"):
+        parse_settings(["mask_color=red"], "toy", ToyOptions)
+
+
+def test_show_and_check_know_the_options_of_convert_plugins(tmp_path: Path) -> None:
+    runner = CliRunner()
+    path = write(tmp_path, "[convert.writer.video]\ncrf = 18\n")
+    rows = json.loads(runner.invoke(config, ["show", str(path), "--json"]).output)
+    (row,) = [row for row in rows if (row["section"], row["name"]) == ("convert.writer.video", "crf")]
+    assert row["value"] == 18 != row["default"]
+    text = runner.invoke(config, ["init"]).output
+    sections = [line[1:-1] for line in text.splitlines() if line.startswith("[")]
+    assert len([name for name in sections if name.startswith("convert.")]) > 5
+    assert set(sections) == {row["section"] for row in rows}
+    for wrong in ("[convert.color.nope]\nx = 1\n", "[convert.writer.video]\nnope = 1\n", "[convert.nope.x]\ny = 1\n"):
+        path.write_text(wrong)
+        for command in ("check", "show"):
+            failure = runner.invoke(config, [command, str(path)]).exception
+            assert isinstance(failure, ConfigError) and "nope" in str(failure) and str(path) in str(failure)
+
+
+def test_values_that_look_like_markup_are_shown_as_they_are(tmp_path: Path) -> None:
+    path = write(tmp_path, '[loader]\ncache_folder = "/data/[/x][red]"\n')
+    result = CliRunner().invoke(config, ["show", str(path)], env={"COLUMNS": "300"})
+    assert result.exit_code == 0 and "/data/[/x][red]" in result.output
+
+
 def test_a_missing_file_is_said_to_be_missing(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="fsdeploy config init"):
         read_file(tmp_path / "none.toml", PLUGINS)
