@@ -13,6 +13,8 @@ from fsdeploy_converters.window import Window
 
 _LISTED = 20
 _METADATA_BYTES = 4 << 10
+_VERSION = 60
+"""Characters of a version that are told; real ones have six."""
 
 
 def look_at_hdf5(path: Path) -> LegacyFile:
@@ -25,7 +27,7 @@ def look_at_hdf5(path: Path) -> LegacyFile:
     version, names = file.text("", "keras_version"), file.children[""]
     if version is None and "model_weights" not in names and file.names("", "layer_names") is None:
         return LegacyFile("HDF5, not a Keras model", False, {"names": sorted(names)[:_LISTED]})
-    return LegacyFile(f"Keras HDF5, Keras {version or 'unknown'}", True)
+    return LegacyFile(f"Keras HDF5, Keras {(version or 'unknown')[:_VERSION]}", True)
 
 
 def look_at_archive(path: Path) -> LegacyFile:
@@ -41,5 +43,5 @@ def look_at_archive(path: Path) -> LegacyFile:
     about = {}
     if "metadata.json" in members:
         about = read_object(archive.read("metadata.json", _METADATA_BYTES), path)
-    version = about.get("keras_version", "unknown")
+    version = str(about.get("keras_version", "unknown"))[:_VERSION]
     return LegacyFile(f"Keras archive, Keras {version}", True, {"has_optimizer": "optimizer.pt" in members})
