@@ -22,6 +22,7 @@ from fsdeploy.convert.credentials import SigningKey, check_signable, sign_output
 from fsdeploy.convert.landmarks import FaceIndex, load_faces
 from fsdeploy.convert.model import exported_model
 from fsdeploy.convert.pipeline import convert
+from fsdeploy.convert.plugin import Writer
 from fsdeploy.convert.provenance import NO_MARK_NOTICE, Mark
 from fsdeploy.convert.report import Report
 from fsdeploy.convert.resume import frames_to_redo
@@ -38,6 +39,7 @@ from fsdeploy.convert.settings import (
 )  # fmt: skip
 from fsdeploy.convert.shard import Shard, check_share, frame_count, part_facts, report_path
 from fsdeploy.convert.sources import FrameSource, VideoFile, open_source
+from fsdeploy.convert.video import CONTAINERS
 from fsdeploy.errors import InputError
 from fsdeploy.files import sha256
 from fsdeploy.progress import Progress
@@ -72,8 +74,8 @@ def run(chosen: Mapping[str, Any]) -> tuple[Report, list[str]]:
     checks.check_faces(faces, source)
     choice = _choice(chosen, values)
     checks.check_mask(choice, faces)
-    shard = _shard(chosen)
     suffix = writer.file_suffix(output)
+    shard = _shard(chosen, writer, suffix)
     signing = _signing(chosen, suffix)
     markable = writer.can_mark(output)
     mark = Mark(f"fsdeploy {__version__}") if markable and not chosen["no_mark"] else None
@@ -243,7 +245,7 @@ def _versions() -> dict[str, str]:
     }  # fmt: skip
 
 
-def _shard(chosen: Mapping[str, Any]) -> Shard | None:
+def _shard(chosen: Mapping[str, Any], writer: Writer, suffix: str) -> Shard | None:
     if not chosen["shard"]:
         return None
     if chosen["ranges"] and not chosen["keep_unchanged"]:
@@ -251,6 +253,8 @@ def _shard(chosen: Mapping[str, Any]) -> Shard | None:
             "--shard with --range needs --keep-unchanged: parts are placed by the times of the source, and one of them "
             "may hold no frame of the ranges"
         )
+    if writer.one_size and suffix not in CONTAINERS:
+        raise InputError(f"parts of a {suffix} file cannot be joined: convert it in one piece, without --shard")
     return Shard.parse(chosen["shard"])
 
 

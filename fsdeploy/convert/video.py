@@ -98,19 +98,37 @@ def find_encoder(chosen: VideoFormat, candidates: tuple[str, ...] = H264_ENCODER
     """The encoder asked for, or the first of the candidates that opens and takes a picture.
 
     Raises:
-        InputError: the one asked for does not work here.
+        InputError: the one asked for does not work here, or none does; names the options that are to blame.
     """
     if chosen.encoder != "auto":
         problem = _try_encoder(chosen.encoder, chosen)
         if problem is None:
             return chosen.encoder
+        refused = _refused_options(chosen.encoder, chosen)
+        problem = f"it does not take {' or '.join(refused)}" if refused else problem
         raise InputError(f"the encoder '{chosen.encoder}' does not work here ({problem}): use 'auto' or 'libx264'")
+    problems: dict[str, str] = {}
     for name in candidates:
         problem = _try_encoder(name, chosen)
         if problem is None:
             return name
+        problems[name] = problem
         logger.debug("encoder %s: %s", name, problem)
-    raise InputError("no encoder opens here: name one with --set writer.video.encoder=...")
+    for name in candidates:
+        refused = _refused_options(name, chosen)
+        if refused:
+            raise InputError(f"{name} does not take {' or '.join(refused)} for {chosen.bit_depth} bit video: change it")
+    reasons = "; ".join(f"{name}: {problem}" for name, problem in problems.items())
+    raise InputError(f"no encoder opens here ({reasons}): name one with --set writer.video.encoder=...")
+
+
+def _refused_options(name: str, chosen: VideoFormat) -> list[str]:
+    """Options without which an encoder would open, as "profile=high"; none where it does not open at all."""
+    if not chosen.options or _try_encoder(name, replace(chosen, options={})) is not None:
+        return []
+    alone = {option: {option: value} for option, value in chosen.options.items()}
+    found = [option for option in alone if _try_encoder(name, replace(chosen, options=alone[option])) is not None]
+    return [f"{option}={chosen.options[option]}" for option in found or chosen.options]
 
 
 def _candidates(suffix: str, chosen: VideoFormat) -> tuple[str, ...]:

@@ -111,6 +111,15 @@ def test_ranges_of_parts_need_the_frames_between_them(tmp_path, dimmer, fsdeploy
         assert [frame.pts * frame.time_base for frame in video.decode(video=0)] == [Fraction(n, 25) for n in range(40)]
 
 
+def test_parts_that_could_not_be_joined_are_not_made(tmp_path, dimmer, fsdeploy) -> None:
+    clip = write_clip(tmp_path / "c.mp4", greys(4))
+    faces = write_landmarks(tmp_path / "l.json", {"c_000001.mp4": [FACE]})
+    code, _, err = fsdeploy(
+        "convert", "-m", dimmer, "-i", clip, "-l", faces, "-o", tmp_path / "o.gif", "--shard", "1/2"
+    )
+    assert code == 2 and "--shard" in err and not (tmp_path / "o.gif").exists()
+
+
 def test_parts_of_a_folder_join_to_a_video_at_their_rate(tmp_path, dimmer, fsdeploy) -> None:
     (tmp_path / "in").mkdir()
     for n, picture in enumerate(greys(30)):

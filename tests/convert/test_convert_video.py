@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 from drawn import spec_frame, spec_landmarks, write_clip, write_landmarks
 
-from fsdeploy.convert import storage
+from fsdeploy.convert import storage, video
+from fsdeploy.errors import InputError
 
 FACE = spec_landmarks((48, 40), 26)
 
@@ -230,6 +231,10 @@ def test_a_part_made_with_other_settings_is_not_joined(tmp_path, dimmer, fsdeplo
 
 @pytest.mark.parametrize(("option", "message"), [
     (("--set", "writer.video.encoder=h264_nonsense"), "h264_nonsense"),
+    (("--set", "writer.video.level=banana"), "level=banana"),
+    (("--set", "writer.video.level=banana", "--set", "writer.video.encoder=libx264"), "level=banana"),
+    (("--set", "writer.video.profile=high422", "--set", "writer.video.tune=film", "--set", "writer.video.level=9.9",
+      "--set", "writer.video.encoder=libx264"), "level=9.9"),
     (("--set", "writer.video.crf=99"), "0..51"),
     (("--set", "writer.video.crv=20"), "crv"),
     (("--color", "mkll"), "mkl"),
@@ -276,6 +281,13 @@ def test_timing_is_kept_in_other_containers(tmp_path, dimmer, fsdeploy, suffix: 
     code, _, err = fsdeploy("convert", "-m", dimmer, "-i", clip, "-o", out, "-l", faces)
     assert code == 0, err
     assert [round(float(moment), 3) for moment in times(out)] == [n / 1000 for n in pts]
+
+
+def test_a_profile_of_another_depth_is_named(tmp_path) -> None:
+    deep = video.VideoFormat(64, 64, Fraction(25), bit_depth=10, options={"profile": "high", "tune": "grain"})
+    with pytest.raises(InputError, match=r"libx265 does not take profile=high for 10 bit video"):
+        video.VideoOutput(tmp_path / "o.mp4", deep)
+    assert not list(tmp_path.iterdir())
 
 
 def test_ten_bits_in_are_ten_bits_out(tmp_path, dimmer, fsdeploy) -> None:

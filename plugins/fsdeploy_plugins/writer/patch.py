@@ -17,6 +17,7 @@ from fsdeploy.convert.tiff import write_tiff
 from fsdeploy.errors import InputError
 from fsdeploy.files import write_text
 
+_NUMBERED = re.compile(r"(.*?)[^A-Za-z0-9]?(\d+)")
 _ORIGINS = ("bottom-left", "bottom-right", "top-left", "top-right")
 
 
@@ -28,7 +29,7 @@ class PatchOptions:
     bit_depth: int = option(16, "Bits per channel; 32 (float) in tif only.", choices=(8, 16, 32))
     origin: str = option("bottom-left", "Corner that the matrix and the corners count from.", choices=_ORIGINS)
     empty_frames: str = option("blank", "Frames without a face: one blank patch, or none.", choices=("blank", "skip"))
-    start_index: int = option(0, "Number of the first frame.", choices=(0, 1))
+    start_index: int = option(0, "Number of the frame that the source's names count as first (0 or 1).", choices=(0, 1))
     index_offset: int = option(0, "Added to every number.", minimum=0, maximum=1000)
     number_padding: int = option(6, "Digits of the number.", minimum=0, maximum=10)
     include_filename: bool = option(True, "Begin names with the source's.")
@@ -43,6 +44,8 @@ class PatchWriter(ImageFolderWriter):
 
     Options = PatchOptions
     takes = "patches"
+    _counted_from = 1
+    """Number that the source's names give their first frame."""
 
     def check(self, info: OutputInfo) -> None:
         if self.options.bit_depth == 32 and self.options.format != "tif":
@@ -50,16 +53,16 @@ class PatchWriter(ImageFolderWriter):
         # A bare patch is wholly generated, not a composite.
         self._mark = None if info.mark is None else Mark(info.mark.software, GENERATED)
         self._matrices: dict[str, Any] = {}
-        self._size = 0
+        self._blank = Patch(np.zeros((info.patch_size, info.patch_size, 4), np.float32), np.eye(3)[:2])
+        self._part = info.part
+        self._counted_from = 0 if any(_number(key) == 0 for key in info.keys or ()) else 1
 
     def encode(self, picture: Picture) -> Any:
         patches = picture.patches
         if not patches:
             if self.options.empty_frames == "skip":
                 return []
-            size = self._size or 64
-            patches = (Patch(np.zeros((size, size, 4), np.float32), np.eye(3)[:2]),)
-        self._size = patches[0].pixels.shape[0]
+            patches = (self._blank,)
         height, width = picture.image.shape[:2]
         return [self._encode_one(picture.key, number, patch, width, height) for number, patch in enumerate(patches)]
 
@@ -94,14 +97,17 @@ class PatchWriter(ImageFolderWriter):
         """File name without extension of a face: source name, face index, frame number."""
         chosen = self.options
         stem = Path(key).stem
-        found = re.fullmatch(r"(.*?)[^A-Za-z0-9]?(\d+)", stem)
+        found = _NUMBERED.fullmatch(stem)
         base = found.group(1) if found else stem
-        shift = chosen.start_index - 1 + chosen.index_offset
-        number = "" if not found else f".{max(0, int(found.group(2)) + shift):0{chosen.number_padding}d}"
+        shift = chosen.start_index - self._counted_from + chosen.index_offset
+        number = "" if not found else f".{int(found.group(2)) + shift:0{chosen.number_padding}d}"
         index = f"{face:02d}"
         if chosen.face_index_location == "before":
             return (f"{base}_{index}" if chosen.include_filename and base else index) + number
         return ((base if chosen.include_filename else "") + f"{number}.{index}").lstrip(".")
+
+    def file_name(self, key: str) -> str:
+        return f"{self.name(key, 0)}.{self.options.format}"
 
     def write(self, picture: Picture, encoded: Any) -> None:
         for name, facts, (data, mask) in encoded:
@@ -115,7 +121,14 @@ class PatchWriter(ImageFolderWriter):
 
     def close(self, complete: bool) -> None:
         if self._matrices:
-            write_text(self.folder / "matrices.json", json.dumps(dict(sorted(self._matrices.items())), indent=1) + "\n")
+            # Parts may share a folder; joining puts their files together.
+            name = f"matrices.{self._part}.json" if self._part else "matrices.json"
+            write_text(self.folder / name, json.dumps(dict(sorted(self._matrices.items())), indent=1) + "\n")
+
+
+def _number(key: str) -> int | None:
+    found = _NUMBERED.fullmatch(Path(key).stem)
+    return int(found.group(2)) if found else None
 
 
 def quantised(pixels: np.ndarray, bits: int) -> np.ndarray:
