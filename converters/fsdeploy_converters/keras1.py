@@ -11,7 +11,7 @@ from fsdeploy_converters import limits
 from fsdeploy_converters.assign import stored_tensors
 from fsdeploy_converters.errors import damaged, shown, unsupported
 from fsdeploy_converters.hdf5 import Hdf5File
-from fsdeploy_converters.keras2_weights import Places, check_version, group_paths
+from fsdeploy_converters.keras2_weights import Places, check_version, group_paths, holds_nets
 from fsdeploy_converters.keras_graph import Keras2Reader, KerasNet
 from fsdeploy_converters.layer_config import Dialect
 from fsdeploy_converters.legacy_state import migrated_state
@@ -35,7 +35,9 @@ class Converter:
         first = next(iter(files.values()), None)
         if first is None or not is_hdf5(first):
             return False
-        return Hdf5File(Window.whole(first), limits.KERAS2_HDF5, str(first)).names("", "layer_names") is None
+        if Hdf5File(Window.whole(first), limits.KERAS2_HDF5, str(first)).names("", "layer_names") is not None:
+            return False
+        return not holds_nets(path if path.is_file() else first)
 
     def look(self, path: Path) -> LegacyFile:
         return look_at_hdf5(path)

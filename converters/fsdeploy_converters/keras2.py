@@ -11,7 +11,7 @@ from fsdeploy_converters.assign import stored_tensors
 from fsdeploy_converters.errors import shown, unsupported
 from fsdeploy_converters.hdf5 import Hdf5File
 from fsdeploy_converters.keras2_optimizer import read_optimizer
-from fsdeploy_converters.keras2_weights import Places, check_version, group_paths, leftovers
+from fsdeploy_converters.keras2_weights import Places, check_version, group_paths, holds_nets, leftovers
 from fsdeploy_converters.keras_graph import Keras2Reader, KerasNet
 from fsdeploy_converters.layer_config import Dialect
 from fsdeploy_converters.legacy_state import migrated_state
@@ -30,16 +30,14 @@ class Converter:
     format = "Keras 2 HDF5 (.h5)"
 
     def recognises(self, path: Path) -> bool:
-        if part_files(path):
-            return False
-        file = single_file(path)
+        file = _model_file(path)
         return file is not None and is_hdf5(file)
 
     def look(self, path: Path) -> LegacyFile:
         return look_at_hdf5(path)
 
     def read(self, path: Path, resources: ExitStack, with_optimizer: bool = True) -> MigratedModel:
-        model = single_file(path)
+        model = _model_file(path)
         assert model is not None
         file = Hdf5File(Window.whole(model), limits.KERAS2_HDF5, str(model))
         version = check_version(file)
@@ -54,7 +52,7 @@ class Converter:
         if unused := leftovers(file, WEIGHTS, (place for _, place in places.values())):
             warnings.append(f"{len(unused)} arrays belong to no layer and are dropped, {shown(unused[0])} first")
         optimizer, notes = (None, []) if not with_optimizer else read_optimizer(file, places, translated.slots)
-        state = migrated_state(state_file(model), root.name, translated.has_mask, ("face", 87.5))
+        state = migrated_state(state_file(model), root, translated.has_mask, ("face", 87.5))
         return MigratedModel(
             model,
             self.format,
@@ -69,6 +67,15 @@ class Converter:
             (*warnings, *notes, *state.warnings),
             {"format": "keras2", "keras_version": version},
         )
+
+
+def _model_file(path: Path) -> Path | None:
+    """The file that a path names, None when it is one part of a model. A whole model may bear the name of a part."""
+    parts = part_files(path)
+    if not parts:
+        return single_file(path)
+    named = path if path.is_file() else next(iter(parts.values())) if len(parts) == 1 else None
+    return named if named is not None and is_hdf5(named) and holds_nets(named) else None
 
 
 def place_weights(file: Hdf5File, root: KerasNet, slots: tuple[Slot, ...]) -> Places:

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 
-from fsdeploy_converters.errors import damaged, shown, unsupported
+from fsdeploy_converters import limits
+from fsdeploy_converters.errors import as_damage, damaged, shown, unsupported
 from fsdeploy_converters.hdf5 import Hdf5File
+from fsdeploy_converters.keras_graph import NETS
+from fsdeploy_converters.strict_json import read_object
 from fsdeploy_converters.translate import Slot
+from fsdeploy_converters.window import Window
 
 Places = dict[Slot, tuple[Hdf5File, str]]
 """Where the values of each variable lie."""
@@ -23,6 +28,19 @@ def check_version(file: Hdf5File) -> str:
     if not version.startswith("2."):
         raise unsupported(file.source, f"it was saved by Keras {shown(version)}, not 2.x")
     return version
+
+
+def holds_nets(path: Path) -> bool:
+    """Whether an `.h5` file is a whole model, of nets inside a net, and not one part of a model; decided by its graph.
+
+    Raises:
+        FsdeployError: the file is damaged or hostile.
+    """
+    config = Hdf5File(Window.whole(path), limits.KERAS2_HDF5, str(path)).text("", "model_config")
+    if config is None:
+        return False
+    with as_damage(path, "graph"):
+        return any(layer["class_name"] in NETS for layer in read_object(config, path)["config"]["layers"])
 
 
 def group_paths(file: Hdf5File, group: str, slots: Iterable[Slot]) -> Places:

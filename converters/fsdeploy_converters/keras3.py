@@ -29,7 +29,7 @@ from fsdeploy_converters.window import Window
 
 OPTIMIZER = "optimizer.pt"
 _KNOWN_MEMBERS = ("metadata.json", "config.json", "model.weights.h5", OPTIMIZER)
-_MOST_HDF5 = 32 << 30
+MOST_HDF5 = 32 << 30
 _NEWEST_SEEN = (3, 14)
 
 
@@ -92,12 +92,12 @@ def open_archive(path: Path, resources: ExitStack, format_name: str) -> Opened:
     config = read_object(archive.read("config.json", limits.JSON_BYTES), source)
     root = Keras3Reader(source).read(config)
     translated = translate(root, Dialect.KERAS3, source)
-    _check_size(archive, translated, source)
-    window = resources.enter_context(archive.window_of("model.weights.h5", _MOST_HDF5))
+    check_size(archive, translated, source)
+    window = resources.enter_context(archive.window_of("model.weights.h5", MOST_HDF5))
     file = Hdf5File(window, limits.KERAS3_HDF5, source)
     places = find_weights(file, root, translated.slots)
     tensors = stored_tensors(places, translated.slots)
-    state = migrated_state(state_file(file_path), root.name, translated.has_mask, ("face", 100.0))
+    state = migrated_state(state_file(file_path), root, translated.has_mask, ("face", 100.0))
     unknown = [name for name in archive.members if name not in _KNOWN_MEMBERS]
     if unknown:
         notes.append(f"{len(unknown)} unknown members of the archive are ignored, {shown(unknown[0])} first")
@@ -127,7 +127,7 @@ def _version(archive: Archive, source: str) -> tuple[str, list[str]]:
     return version, [f"it was saved by Keras {version}, newer than any file seen"] if newer else []
 
 
-def _check_size(archive: Archive, translated: Translated, source: str) -> None:
+def check_size(archive: Archive, translated: Translated, source: str) -> None:
     """The HDF5 member may hold the weights, and with an optimizer a few times more."""
     weights = sum(4 * math.prod(slot.shape) for slot in translated.slots)
     claimed = archive.members["model.weights.h5"].size if "model.weights.h5" in archive.members else 0

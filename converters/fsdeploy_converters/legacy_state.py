@@ -14,12 +14,13 @@ from fsdeploy.errors import FsdeployError
 from fsdeploy.model.stored_options import rewrite_legacy
 from fsdeploy_converters import limits
 from fsdeploy_converters.errors import hostile, shown
+from fsdeploy_converters.keras_graph import KerasLayer, KerasNet
 from fsdeploy_converters.strict_json import read_object
 
 _SESSION_KEYS: dict[str, tuple[type, ...]] = {
     "timestamp": (int, float), "no_logs": (bool,), "batchsize": (int,), "iterations": (int,), "config": (dict,),
 }  # fmt: skip
-_BGR_ENCODERS = ("fs_original", "vgg16", "vgg19")
+_BGR_ENCODERS = ("fs_original", "vgg")
 
 
 @dataclass(frozen=True)
@@ -106,6 +107,24 @@ class _Reader:
             self.legacy["config"] = others
         return self.consistent(config)
 
+    def color_order(self, encoder: KerasLayer | None) -> str:
+        """Order of the colours of a model whose encoder may be a pretrained one, "bgr" or "rgb".
+
+        Only the state says it. Without it, the network inside the encoder tells by its name what it is.
+        """
+        named = self.legacy.get("config", {}).get("enc_architecture")
+        if isinstance(named, str):
+            return _order_of(named)
+        inside = [] if encoder is None or encoder.net is None else encoder.net.layers.values()
+        pretrained = next((layer.name for layer in inside if layer.net is not None), None)
+        order = "bgr" if pretrained is None else _order_of(pretrained)
+        holds = "no pretrained network" if pretrained is None else f"the network {shown(pretrained)}"
+        self.warnings.append(
+            f"the state does not name the encoder, the graph holds {holds}: colours are taken as {order.upper()}; "
+            "should that be wrong, write config.enc_architecture into the state file"
+        )
+        return order
+
     def consistent(self, config: dict[str, Any]) -> dict[str, Any]:
         """The graph decides about a mask output; a loss on a mask needs a mask."""
         if config.get("learn_mask", self.has_mask) != self.has_mask:
@@ -133,6 +152,11 @@ def _bounded(path: Path) -> bytes:
         return stream.read(limits.JSON_BYTES + 1)
 
 
+def _order_of(encoder: str) -> str:
+    """Pretrained encoders were trained on RGB, but VGG, and the program's own, on BGR."""
+    return "bgr" if encoder.lower().startswith(_BGR_ENCODERS) else "rgb"
+
+
 def _is_config(stored: Any) -> bool:
     return isinstance(stored, dict)
 
@@ -154,15 +178,18 @@ def plugin_name(model_name: str) -> str:
     return name if name.isascii() and name.replace("_", "").isalnum() else "imported"
 
 
-def migrated_state(path: Path | None, model_name: str, has_mask: bool, assumed: tuple[str, float]) -> MigratedState:
+def migrated_state(
+    path: Path | None, model: KerasNet | str, has_mask: bool, assumed: tuple[str, float]
+) -> MigratedState:
     """Read the state file of a model; a missing or broken one is no obstacle.
 
     Args:
         path: The file, None when there is none.
-        model_name: Name of the model as its graph or file name tells; the state's own name does not overrule it.
+        model: The graph, or the name of the model where there is none; the state's own name does not overrule it.
         has_mask: Whether the graph has a mask output.
         assumed: Centering and coverage (percent) of this generation's defaults, for a model without a state.
     """
+    model_name = model if isinstance(model, str) else model.name
     reader = _Reader(has_mask)
     stored = reader.read(path)
     plugin = plugin_name(model_name)
@@ -185,6 +212,7 @@ def migrated_state(path: Path | None, model_name: str, has_mask: bool, assumed: 
     }
     reader.legacy |= stored
     values["legacy"] = reader.legacy
-    encoder = reader.legacy.get("config", {}).get("enc_architecture", "fs_original")
-    color_order = "rgb" if plugin == "phaze_a" and encoder not in _BGR_ENCODERS else "bgr"
+    color_order = "bgr"
+    if plugin == "phaze_a":
+        color_order = reader.color_order(None if isinstance(model, str) else model.layers.get("encoder"))
     return MigratedState(plugin, values, color_order, tuple(reader.warnings))

@@ -10,7 +10,7 @@ from fsdeploy_converters.archive import SIGNATURE as ZIP
 from fsdeploy_converters.errors import shown
 from fsdeploy_converters.hdf5 import SIGNATURE as HDF5
 
-_PART = re.compile(r"(?P<prefix>.*?)_?(?P<part>encoder|decoder(_[AB])?|intermediate(_[AB])?|inter)\.h5(\.bk)?")
+_PART = re.compile(r"((?P<prefix>.*?)_)?(?P<part>encoder|decoder(_[AB])?|intermediate(_[AB])?|inter)\.h5(\.bk)?")
 
 
 def signature(path: Path) -> bytes:
@@ -39,7 +39,7 @@ def part_files(path: Path) -> dict[str, Path]:
     """
     if path.is_dir():
         found = [(match, file) for file in sorted(path.glob("*.h5")) if (match := _PART.fullmatch(file.name))]
-        prefixes = {match["prefix"] for match, _ in found}
+        prefixes = {match["prefix"] or "" for match, _ in found}
         if len(prefixes) > 1:
             named = ", ".join(sorted(shown(prefix) for prefix in prefixes))
             raise InputError(f"{path} holds several models ({named}): name one of its files")
@@ -59,7 +59,7 @@ def part_files(path: Path) -> dict[str, Path]:
 def prefix_of(path: Path) -> str:
     """What stands before the part in a file name: the plugin, "lowmem" or nothing."""
     match = _PART.fullmatch(path.name)
-    return match["prefix"] if match else ""
+    return (match["prefix"] or "") if match else ""
 
 
 def single_file(path: Path) -> Path | None:

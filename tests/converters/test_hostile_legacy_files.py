@@ -14,7 +14,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from small_models import model_config, rewritten, small_keras, weights, write_keras2
+from small_models import encoder, model_config, net2, rewritten, small_keras, weights, write_keras2
 from torch_programs import pickled, tensor, text, torch_file
 
 from fsdeploy.errors import CorruptModelError, FsdeployError, HostileFileError, UnsupportedFormatError
@@ -303,7 +303,8 @@ def test_recognising_reads_no_more_than_it_must(tmp_path):
 
 
 def test_a_missing_part_of_a_three_file_model_is_named(tmp_path):
-    path = write_keras2(tmp_path / "original_encoder.h5")
+    alone = net2("encoder", encoder(), ["input_1"], ["shuffle"], [])
+    path = write_keras2(tmp_path / "original_encoder.h5", alone)
     assert "*decoder_A.h5, *decoder_B.h5" in refuse(path, CorruptModelError)
 
 

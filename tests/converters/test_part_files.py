@@ -9,7 +9,7 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from small_models import conv2, layer2
+from small_models import conv2, layer2, write_keras2
 
 from fsdeploy.model.migrate import open_migration
 
@@ -86,3 +86,22 @@ def test_codes_of_a_side_are_joined_in_the_known_order(parts):
         name = "inter_b" if plugin == "iae" else "intermediate_b"
         stored = own[name].dense_1.weight.detach().numpy()
         assert np.array_equal(np.sort(stored, None), np.sort(kernel, None)), "the file of side B is side B's"
+
+
+@pytest.mark.parametrize("name", ["printer", "winter", "painter", "my-encoder", "best_encoder", "decoder_A", "x_inter"])
+@pytest.mark.parametrize("named", [True, False])
+def test_a_whole_model_may_be_called_as_parts_are(name, named, tmp_path):
+    """Pointed at itself, or found in its folder: its graph says that it is whole."""
+    path = write_keras2(tmp_path / f"{name}.h5")
+    with open_migration(path if named else tmp_path) as migration:
+        assert migration.model.origin["format"] == "keras2" and migration.model.model_name == "small"
+
+
+@pytest.mark.parametrize("name", ["printer", "winter"])
+def test_a_word_that_ends_as_a_part_is_no_sibling_of_parts(name, parts):
+    plugin, folder = parts
+    write_keras2(folder / f"{name}.h5")
+    with open_migration(folder) as migration:
+        assert migration.model.plugin == plugin
+    with open_migration(folder / f"{name}.h5") as migration:
+        assert migration.model.model_name == "small"
