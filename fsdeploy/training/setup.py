@@ -18,14 +18,12 @@ from fsdeploy.training.data.files import get_sorted_images
 
 
 def check_folders(folders: Sequence[Path]) -> None:
-    """Refuse folders that are missing or hold no PNG, before anything is created.
+    """Refuse folders that are missing, cannot be read or hold no PNG, before anything is created.
 
     Raises:
         InputError: names the folder.
     """
     for folder in folders:
-        if not folder.is_dir():
-            raise InputError(f"{folder} is not a folder: name the folder of extracted faces")
         if not get_sorted_images(str(folder)):
             raise InputError(f"{folder} holds no PNG files: name a folder of extracted faces")
 

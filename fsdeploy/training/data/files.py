@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import string
 from pathlib import Path
 
@@ -31,12 +32,25 @@ def get_sorted_images(folder: str | Path) -> list[str]:
     """Full paths of the PNG files directly in `folder`, sorted; the extension may be in any case.
 
     Raises:
-        InputError: there is no such folder.
+        InputError: there is no such folder, or it cannot be read.
     """
-    folder = Path(folder)
-    if not folder.is_dir():
-        raise InputError(f"there is no folder {folder}: give a folder of extracted faces")
-    return sorted(str(path) for path in folder.iterdir() if path.suffix.lower() == ".png" and path.is_file())
+    return [str(path) for path in list_folder(folder) if path.suffix.lower() == ".png"]
+
+
+def list_folder(folder: str | Path) -> list[Path]:
+    """All files directly in `folder`, sorted; links that lead nowhere among them, since they stood for files.
+
+    Raises:
+        InputError: there is no such folder, or it cannot be read.
+    """
+    try:
+        with os.scandir(folder) as entries:
+            return sorted(Path(entry.path) for entry in entries if not entry.is_dir())
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise InputError(f"{folder} is not a folder: name the folder of extracted faces") from error
+    except OSError as error:
+        reason = error.strerror or error
+        raise InputError(f"cannot read {folder}: {reason}: check its permissions, or the disk or network") from error
 
 
 def to_float32(in_array: NDArray[np.uint8]) -> NDArray[np.float32]:

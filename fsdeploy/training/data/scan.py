@@ -21,7 +21,7 @@ from fsdeploy.faces.aligned import AlignedFace, align_each
 from fsdeploy.faces.png import check_complete, read_header
 from fsdeploy.faces.records import FaceHeader, StoredMask
 from fsdeploy.progress import Progress
-from fsdeploy.training.data.files import get_label, get_sorted_images
+from fsdeploy.training.data.files import get_label, list_folder
 from fsdeploy.training.data.masks import DRAWN_MASKS, mask_names
 
 MINIMUM_FACES = 25
@@ -38,9 +38,9 @@ STATUSES: tuple[Status, ...] = (
 _LISTED = 5
 _BATCH = 1024
 _REMEDIES: dict[Status, str] = {
-    "usable": "add faces",
+    "usable": "add faces, PNG files that were extracted with a face header",
     "no header": "add faces that were extracted with a face header",
-    "unreadable": "restore or extract the faces again",
+    "unreadable": "see that the files can be read, restore them, or extract the faces again",
     "refused": "these are no face files: take them away",
     "landmarks": "choose a stored 'mask_type' and eye and mouth multipliers of 1, or extract with 68 landmarks",
     "centering": "train with centering 'legacy' or extract the faces again",
@@ -100,12 +100,14 @@ class FolderScan:
         if len(self.faces) >= max(1, minimum):
             return
         counts = Counter(entry.status for entry in self.skipped)
-        why = ", ".join(f"{count} {status}" for status, count in counts.items())
-        first = f"; first: {self.skipped[0].reason}" if self.skipped else ""
-        commonest = counts.most_common(1)[0][0] if counts else "no header"
+        others = [f"{count} {status}" for status, count in counts.items()]
+        others += [f"{self.other} files that are no PNG"] if self.other else []
+        why = f" ({', '.join(others)}" if others else ""
+        why += f"; first: {self.skipped[0].reason})" if self.skipped else ")" if others else ""
+        commonest = counts.most_common(1)[0][0] if counts else "usable"
         raise InputError(
             f"{self.folder} holds {len(self.faces)} usable faces, {max(1, minimum)} are needed"
-            f" ({why or 'no other PNG files'}{first}): {_REMEDIES[commonest]}"
+            f"{why}: {_REMEDIES[commonest]}"
         )
 
 
@@ -116,9 +118,10 @@ def scan_folder(folder: Path, options: TrainingOptions, quiet: bool = True) -> F
         quiet: False shows progress on stderr.
 
     Raises:
-        InputError: there is no such folder.
+        InputError: there is no such folder, or it cannot be read.
     """
-    paths = [Path(name) for name in get_sorted_images(folder)]
+    files = list_folder(folder)
+    paths = [path for path in files if path.suffix.lower() == ".png"]
     faces: list[ScannedFace] = []
     skipped: list[SkippedFile] = []
     threads = min(8, os.cpu_count() or 1)
@@ -129,8 +132,7 @@ def scan_folder(folder: Path, options: TrainingOptions, quiet: bool = True) -> F
             for entry in _classify(part, read, options):
                 (faces if isinstance(entry, ScannedFace) else skipped).append(entry)  # type: ignore[arg-type]
             progress.advance(len(part))
-    files = sum(path.is_file() for path in Path(folder).iterdir())
-    return FolderScan(Path(folder), faces, skipped, files - len(paths))
+    return FolderScan(Path(folder), faces, skipped, len(files) - len(paths))
 
 
 def _read(path: Path) -> tuple[FaceHeader, int, int] | FsdeployError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import struct
 import zlib
 
@@ -102,6 +103,56 @@ def test_too_few_faces_are_refused_with_the_reason_and_the_remedy(new_folder):
 def test_an_empty_folder_is_refused(tmp_path):
     with pytest.raises(InputError, match="0 usable faces"):
         scan_folder(tmp_path, TrainingOptions()).require()
+
+
+def test_a_folder_without_enough_files_says_what_it_holds(new_folder, tmp_path):
+    with pytest.raises(InputError, match=r"few holds 3 usable faces, 25 are needed: add faces"):
+        scan_folder(new_folder("few", 3), TrainingOptions()).require(25)
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    for index in range(4):
+        (pictures / f"{index}.jpg").write_bytes(b"")
+    with pytest.raises(InputError, match=r"0 usable faces, 1 are needed \(4 files that are no PNG\): add faces, PNG"):
+        scan_folder(pictures, TrainingOptions()).require(1)
+
+
+def test_what_is_no_folder_is_said(tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match=r"file is not a folder: name the folder"):
+        scan_folder(tmp_path / "file", TrainingOptions())
+    with pytest.raises(InputError, match=r"gone is not a folder: name the folder"):
+        scan_folder(tmp_path / "gone", TrainingOptions())
+
+    def refused(folder):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("fsdeploy.training.data.files.os.scandir", refused)
+    with pytest.raises(InputError, match=rf"cannot read {tmp_path}: Permission denied: check"):
+        scan_folder(tmp_path, TrainingOptions())
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links need rights on Windows")
+def test_a_link_to_a_face_is_a_face_and_one_that_leads_nowhere_is_listed(new_folder, tmp_path):
+    folder = new_folder("faces", 2)
+    (folder / "elsewhere.png").symlink_to(new_folder("others", 1) / "face_000.png")
+    (folder / "nowhere.png").symlink_to(tmp_path / "gone.png")
+    (folder / "folder.png").mkdir()
+    scan = scan_folder(folder, TrainingOptions())
+    assert [face.path.name for face in scan.faces] == ["elsewhere.png", "face_000.png", "face_001.png"]
+    assert [(entry.path.name, entry.status) for entry in scan.skipped] == [("nowhere.png", "unreadable")]
+    assert "nowhere.png: cannot be read: No such file or directory" in scan.skipped[0].reason
+
+
+def test_files_that_cannot_be_read_are_no_reason_to_extract_anew_at_once(new_folder, monkeypatch):
+    folder = new_folder("faces", 3)
+
+    def refused(path):
+        raise OSError(116, "Stale file handle")
+
+    monkeypatch.setattr("pathlib.Path.read_bytes", refused)
+    message = r"0 usable faces, .*3 unreadable; first: face_000.png: cannot be read: Stale file handle\): see that"
+    with pytest.raises(InputError, match=message):
+        scan_folder(folder, TrainingOptions()).require(1)
 
 
 def test_a_damaged_stored_mask_is_found(new_folder, monkeypatch):
