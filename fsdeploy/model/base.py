@@ -204,10 +204,10 @@ class ModelBase(ABC):
         """Keep the losses of one iteration, one value per side, for the average at the next save.
 
         Raises:
-            InputError: a save in the background failed meanwhile.
+            InputError: saves in the background failed in a way that no training should go on after.
         """
         self.io.history.append(float(sum(loss)))
-        self.io.raise_failure()
+        self.io.weigh_failure()
 
     def outline(self) -> ModelInfo:
         """The facts about this model from its options alone, for one that was not built: no weights are made."""

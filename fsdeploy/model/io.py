@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -13,6 +12,7 @@ import torch
 from torch import Tensor
 
 from fsdeploy.errors import CorruptModelError, InputError
+from fsdeploy.model.background import BackgroundWriter
 from fsdeploy.model.backup import Backup
 from fsdeploy.model.lock import FolderLock
 from fsdeploy.model.network import SwapNetwork
@@ -63,8 +63,7 @@ class IO:
         self._history: list[float] = []
         self._uncompared: list[float] = []
         self._lock: FolderLock | None = None
-        self._writer: threading.Thread | None = None
-        self._failure: BaseException | None = None
+        self._writes = BackgroundWriter()
         self._refused: list[Path] = []
         """Files that could not be used, set aside before the first save takes their names."""
         self._optimizer_record: Mapping[str, Any] | None = None
@@ -196,25 +195,55 @@ class IO:
         average covers `FEWEST_AVERAGED` iterations or more, since this or earlier saves.
 
         Raises:
-            InputError: this or the previous save could not be written; the last good set is untouched.
+            InputError: this save, at exit, could not be written, or saves in the background have failed in a way that
+                `BackgroundWriter.weigh_failure` does not pass over; the last good set is untouched.
         """
-        self.wait()
+        self._writes.join()
+        self._writes.weigh_failure(may_end=not is_exit)
         if not self.is_writer:
             self._history.clear()
             return
-        assert self._lock is not None
-        self._lock.acquire()
-        is_best = self._note_history()
         with_optimizer = optimizer is not None and (
             self.save_optimizer == "always" or (self.save_optimizer == "exit" and is_exit)
         )
-        job = self._collect(optimizer if with_optimizer else None)
-        keep = None if self.save_optimizer == "never" else self._optimizer_record
-        self._start(lambda: self._write(job, is_best, keep), in_background=not is_exit)
+        try:
+            work = self._prepare(optimizer if with_optimizer else None)
+        except Exception as error:
+            if is_exit:
+                raise
+            self._writes.fail("save", error)
+            self._writes.weigh_failure()
+            return
+        self._writes.start("save", work)
         if is_exit:
+            self.wait()
             self._weight_buffers.clear()
             self._optimizer_buffers.clear()
-            self._lock.release()
+            if self._lock is not None:
+                self._lock.release()
+
+    @property
+    def has_saved(self) -> bool:
+        """Whether a save of this object has succeeded."""
+        return self._writes.has_saved
+
+    def _prepare(self, optimizer: SavableOptimizer | None) -> Callable[[], None]:
+        """Copy what is to be saved, and return what writes it."""
+        assert self._lock is not None
+        self._lock.acquire()
+        lowest = self._plugin.state.lowest_avg_loss
+        is_best = self._note_history()
+        job = self._collect(optimizer)
+        keep = None if self.save_optimizer == "never" else self._optimizer_record
+
+        def write() -> None:
+            try:
+                self._write(job, is_best, keep)
+            except BaseException:
+                self._plugin.state.lowest_avg_loss = lowest  # no set on disk has the new one
+                raise
+
+        return write
 
     def _collect(self, optimizer: SavableOptimizer | None) -> _Job:
         copied = None
@@ -240,18 +269,6 @@ class IO:
             logger.info("average loss since the last save: %.5f%s", average, lowest)
         return is_best or first
 
-    def _start(self, work: Any, in_background: bool) -> None:
-        self._writer = threading.Thread(target=self._run, args=(work,), name="save")
-        self._writer.start()
-        if not in_background:
-            self.wait()
-
-    def _run(self, work: Any) -> None:
-        try:
-            work()
-        except BaseException as error:
-            self._failure = error
-
     def _write(self, job: _Job, is_best: bool, keep: Mapping[str, Any] | None) -> None:
         backup = Backup(self.model_dir, self._plugin.name)
         if archive := backup.set_aside(self._refused):
@@ -263,38 +280,47 @@ class IO:
             backup.backup_set(job.state, with_optimizer=job.optimizer is not None)
 
     def wait(self) -> None:
-        """Wait for a save in the background.
+        """Wait for a save or snapshot in the background.
 
         Raises:
             InputError: it could not be written.
         """
-        if self._writer is not None:
-            self._writer.join()
-            self._writer = None
-        self.raise_failure()
+        self._writes.join()
+        self._writes.raise_failure()
 
-    def raise_failure(self) -> None:
-        """Raise the error of a save in the background, if it failed; does not wait."""
-        if self._failure is not None:
-            failure, self._failure = self._failure, None
-            raise failure
+    def weigh_failure(self) -> None:
+        """Warn of a save or snapshot in the background that failed; does not wait.
+
+        Raises:
+            InputError: it was the first save, or one of too many in a row.
+        """
+        self._writes.weigh_failure()
 
     def snapshot(self, optimizer: SavableOptimizer | None = None) -> None:
         """Write the model as it is now to `<name>_snapshot_<iterations>/`, with its logs, in the background.
 
+        A snapshot that cannot be written is warned about.
+
         Raises:
-            InputError: a previous save or snapshot could not be written.
+            InputError: as `weigh_failure`, for the save before.
         """
-        self.wait()
+        self._writes.join()
+        self._writes.weigh_failure()
         if not self.is_writer:
             return
-        job = self._collect(optimizer)
+        try:
+            job = self._collect(optimizer)
+        except Exception as error:
+            self._writes.fail("snapshot", error)
+            self._writes.weigh_failure()
+            return
         backup = Backup(self.model_dir, self._plugin.name)
-        self._start(lambda: backup.write_snapshot(job.iterations, job.commit), in_background=True)
+        self._writes.start("snapshot", lambda: backup.write_snapshot(job.iterations, job.commit))
 
     def close(self) -> None:
-        """Finish writing and give the folder back."""
-        self.wait()
+        """Finish writing and give the folder back. A write that failed and was not tried again is warned about."""
+        self._writes.join()
+        self._writes.weigh_failure(may_end=False)
         if self._lock is not None:
             self._lock.release()
 

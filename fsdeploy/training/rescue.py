@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from fsdeploy.errors import InputError
 from fsdeploy.training.memory import is_out_of_memory
 
 if TYPE_CHECKING:
@@ -20,6 +22,30 @@ logger = logging.getLogger(__name__)
 _RISEN = 2.0
 """Losses so many times the lowest average tell of a training that fell apart before it reached NaN."""
 _RECENT = 10
+_ATTEMPTS = 60
+_RETRY_S = 10.0
+
+
+def save_for_good(trainer: Trainer, with_optimizer: bool = True) -> None:
+    """Save for the last time in a run. A folder that could be written before is tried for some minutes more, in which
+    somebody may make room on a full disk.
+
+    Raises:
+        InputError: the folder cannot be written.
+    """
+    for attempt in range(_ATTEMPTS):
+        try:
+            trainer.save(is_exit=True, with_optimizer=with_optimizer)
+            return
+        except (InputError, OSError) as error:
+            if not trainer.model.io.has_saved or attempt == _ATTEMPTS - 1:
+                raise
+            if attempt == 0:
+                logger.error(
+                    "%s; what was trained is still in memory, and saving is tried again for %.0f minutes (Ctrl-C "
+                    "twice gives up)", error, _ATTEMPTS * _RETRY_S / 60,
+                )  # fmt: skip
+            time.sleep(_RETRY_S)
 
 
 @contextmanager
@@ -62,12 +88,12 @@ def _rescue(trainer: Trainer, error: BaseException) -> None:
 
 def _save(trainer: Trainer, with_optimizer: bool = True) -> None:
     try:
-        trainer.save(is_exit=True, with_optimizer=with_optimizer)
+        save_for_good(trainer, with_optimizer)
     except Exception as error:
         if not (with_optimizer and is_out_of_memory(error)):
             raise
         logger.warning("there is no memory to save the state of the optimizer: the weights alone are saved")
-        trainer.save(is_exit=True, with_optimizer=False)
+        save_for_good(trainer, with_optimizer=False)
     logger.warning("iteration %d was saved", trainer.iterations)
 
 

@@ -8,7 +8,7 @@ from fsdeploy.progress import Progress
 from fsdeploy.training.memory import memory_errors
 from fsdeploy.training.previews import Viewer
 from fsdeploy.training.requests import Keys, Requests
-from fsdeploy.training.rescue import saving_on_errors
+from fsdeploy.training.rescue import save_for_good, saving_on_errors
 from fsdeploy.training.train import Trainer
 
 logger = logging.getLogger(__name__)
@@ -43,7 +43,7 @@ def run(
         with saving_on_errors(trainer), memory_errors(trainer.device):
             _train(trainer, requests, limit, save_interval, viewer, timelapse, progress, keys)
         # Before the terminal is touched again: it may be gone.
-        trainer.save(is_exit=True)
+        save_for_good(trainer)
     if not quiet:
         logger.info("iteration %d saved to %s", trainer.iterations, trainer.model.io.model_dir)
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,7 +16,9 @@ from tiny_model import CountingOptimizer, TinyModel
 
 from fsdeploy.config.training import OptimizerOptions, TrainingOptions
 from fsdeploy.errors import InputError
+from fsdeploy.model.background import TOLERATED_SAVES
 from fsdeploy.model.folder import load_model
+from fsdeploy.model.io import FEWEST_AVERAGED
 from fsdeploy.model.saved_set import FileSet
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -81,17 +84,90 @@ def test_a_full_disk_is_reported_and_the_last_good_set_loads(small_disk: Path) -
     assert_save_fails_and_loses_nothing(model, small_disk, "No space left on device.*free space")
 
 
-def test_a_disk_that_fills_up_during_a_save_in_the_background_is_reported_at_the_next_iteration(
-    small_disk: Path,
+def test_a_disk_that_is_full_for_a_while_is_warned_about_and_the_next_save_succeeds(
+    small_disk: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     model = started(small_disk)
     (small_disk / "other").write_bytes(b"x" * (os.statvfs(small_disk).f_bavail * 4096))
+    model.state.increment_iterations()
+    model.add_history([0.1])
     model.io.save()
-    assert model.io._writer is not None
-    model.io._writer.join()
-    with pytest.raises(InputError, match="No space left on device"):
-        model.add_history([0.1])
+    model.io.save()  # waits for the one before
+    model.io.snapshot()
+    assert caplog.text.count("No space left on device") == 2
+    assert "the next save tries again" in caplog.text
+    assert load_model(small_disk).iterations == 1
+    (small_disk / "other").unlink()
+    model.io.save()
+    model.io.wait()
     model.close()
+    assert load_model(small_disk).iterations == 2
+    assert "without this snapshot" in caplog.text
+
+
+class BrokenFolder:
+    """A folder that cannot be written while `is_broken`."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.is_broken = True
+        commit = FileSet.commit
+
+        def fail_or_commit(target: FileSet, *arguments: Any) -> Any:
+            if self.is_broken:
+                raise OSError(116, "Stale file handle")
+            return commit(target, *arguments)
+
+        monkeypatch.setattr(FileSet, "commit", fail_or_commit)
+
+
+def test_the_first_save_of_a_run_has_to_succeed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    started(tmp_path).close()
+    model = TinyModel(tmp_path, training=ALWAYS)
+    model.build()
+    BrokenFolder(monkeypatch)
+    model.io.save()
+    with pytest.raises(OSError, match="Stale file handle"):
+        model.io.snapshot()
+    model.close()
+
+
+def test_saves_that_fail_again_and_again_end_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = started(tmp_path)
+    folder = BrokenFolder(monkeypatch)
+
+    def save(is_broken: bool) -> None:
+        folder.is_broken = is_broken
+        model.io.save()
+        model.io._writes.join()
+        model.io.weigh_failure()
+
+    for _ in range(2):
+        save(is_broken=False)  # counted anew
+        for _ in range(TOLERATED_SAVES - 1):
+            save(is_broken=True)
+    with pytest.raises(OSError, match="Stale file handle"):
+        save(is_broken=True)
+    model.close()
+
+
+def test_a_lowest_average_counts_when_its_set_is_on_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = started(tmp_path)
+
+    def save(loss: float) -> None:
+        for _ in range(FEWEST_AVERAGED):
+            model.add_history([loss])
+        model.io.save()
+        model.io._writes.join()
+
+    save(0.5)
+    folder = BrokenFolder(monkeypatch)
+    save(0.2)
+    assert model.state.lowest_avg_loss == 0.5
+    folder.is_broken = False
+    model.state.increment_iterations()
+    save(0.3)
+    model.close()
+    assert (model.state.lowest_avg_loss, FileSet(tmp_path, "tiny", ".bk").find().state["iterations"]) == (0.3, 2)
 
 
 def test_space_for_weights_but_not_for_the_optimizer_keeps_the_last_good_set(small_disk: Path) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ from safetensors.torch import load_file
 from small_runs import PLAIN, FakeLoader, Folders, poisoned, run, start
 
 from fsdeploy.errors import InputError
+from fsdeploy.model.saved_set import FileSet
 from fsdeploy.training.preview_sheets import PreviewSheets
 from fsdeploy.training.train import NonFiniteLossError, Trainer
 
@@ -109,8 +112,9 @@ def test_without_memory_for_the_optimizer_the_weights_are_saved(tmp_path: Path, 
 
 
 def test_the_first_error_is_shown_when_saving_fails_too(
-    tmp_path: Path, drawn_faces: Folders, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, drawn_faces: Folders, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    monkeypatch.setattr("fsdeploy.training.rescue._RETRY_S", 0.0)
     trainer = start(tmp_path, drawn_faces, PLAIN)
     fail_in_training(trainer, 3, ZeroDivisionError("first"))
 
@@ -225,3 +229,63 @@ def test_a_viewer_and_a_film_that_cannot_be_written_do_not_end_training(tmp_path
 
     run(trainer, 5, save_interval=2, viewer=view, timelapse=True)
     assert trainer.iterations == 5
+
+
+def break_saves(monkeypatch: pytest.MonkeyPatch, trainer: Trainer, broken: Callable[[int], bool]) -> list[int]:
+    """Have the folder fail in those writes (counted from 1, snapshots included); the iterations of each attempt."""
+    commit, tried = FileSet.commit, []
+
+    def fail_or_commit(target: FileSet, state: dict[str, Any], *arguments: Any) -> Any:
+        if target.suffix == "":
+            tried.append(int(state["iterations"]))
+            if broken(len(tried)):
+                raise InputError(f"cannot write {target.weights}: Stale file handle: check the folder")
+        return commit(target, state, *arguments)
+
+    monkeypatch.setattr(FileSet, "commit", fail_or_commit)
+    monkeypatch.setattr("fsdeploy.training.rescue._RETRY_S", 0.0)
+    return tried
+
+
+def test_a_save_and_a_snapshot_that_fail_in_the_background_do_not_end_a_run(
+    tmp_path: Path, drawn_faces: Folders, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    trainer = start(tmp_path, drawn_faces, PLAIN, snapshot_interval=5)
+    tried = break_saves(monkeypatch, trainer, lambda attempt: attempt in (3, 4))
+    run(trainer, 11, save_interval=3)
+    assert tried == [1, 3, 5, 6, 9, 10, 11]
+    assert caplog.text.count("Stale file handle") == 2
+    assert [path.name for path in tmp_path.glob("*_snapshot_*")] == ["two_sizes_snapshot_10"]
+    resumed = start(tmp_path, drawn_faces, PLAIN)
+    assert resumed.iterations == 11
+    resumed.close()
+
+
+@pytest.mark.parametrize("ends_by_error", [False, True])
+def test_the_last_save_waits_for_a_folder_that_is_away_for_a_while(
+    tmp_path: Path, drawn_faces: Folders, monkeypatch: pytest.MonkeyPatch, ends_by_error: bool,
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    trainer = start(tmp_path, drawn_faces, PLAIN)
+    tried = break_saves(monkeypatch, trainer, lambda attempt: attempt in (2, 3))
+    if ends_by_error:
+        fail_in_training(trainer, 5, ZeroDivisionError())
+    with pytest.raises(ZeroDivisionError) if ends_by_error else nullcontext():
+        run(trainer, 9 if ends_by_error else 5, save_interval=100)
+    assert tried == [1, 5, 5, 5]
+    assert "still in memory, and saving is tried again for" in caplog.text
+    resumed = start(tmp_path, drawn_faces, PLAIN)
+    assert resumed.iterations == 5
+    resumed.close()
+    assert adam_steps(tmp_path) == {5.0}
+
+
+def test_a_folder_that_cannot_be_written_from_the_start_ends_the_run_at_once(
+    tmp_path: Path, drawn_faces: Folders, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = start(tmp_path, drawn_faces, PLAIN)
+    tried = break_saves(monkeypatch, trainer, lambda attempt: True)
+    with pytest.raises(InputError, match="Stale file handle"):
+        run(trainer, 1000, save_interval=3)
+    assert len(tried) == 2
+    assert trainer.iterations <= 4

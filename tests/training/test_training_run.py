@@ -164,9 +164,9 @@ def test_requests_save_and_end_a_run(tmp_path: Path, drawn_faces: Folders) -> No
         if trainer.iterations == 5:
             requests.stop.set()
 
-    def note_save(is_exit: bool = False) -> None:
+    def note_save(is_exit: bool = False, with_optimizer: bool = True) -> None:
         saves.append((trainer.iterations, is_exit))
-        save(is_exit)
+        save(is_exit, with_optimizer)
 
     trainer.train_one_step, trainer.save = train_one_step, note_save  # type: ignore[method-assign]
     session.run(trainer, requests, quiet=True)
