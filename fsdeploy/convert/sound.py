@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import av
 import av.error
@@ -20,6 +20,10 @@ logger = logging.getLogger(__name__)
 
 _TAIL_S = 30.0
 """Sound that outlasts the pictures of its recording by more is no sign that another one follows."""
+
+_UNLISTED: Final = {"mpegts": frozenset({"aac", "ac3", "dts", "eac3", "mp2", "mp3", "opus"})}
+"""What a muxer takes beyond the codecs it lists: MPEG-TS has no table of tags, so only its defaults are listed.
+Source: https://ffmpeg.org/ffmpeg-formats.html#mpegts-1 and ISO/IEC 13818-1, stream types."""
 
 
 class SoundCopy:
@@ -40,7 +44,7 @@ class SoundCopy:
         """What is not copied, in words: subtitles that the container cannot hold, sound that belongs to no picture."""
         for stream in (*self._input.streams.audio, *self._input.streams.subtitles):
             codec = stream.codec_context.name if stream.codec_context is not None else "unknown"
-            if codec not in output.supported_codecs:
+            if codec not in output.supported_codecs | _UNLISTED.get(output.format.name, frozenset()):
                 if stream.type == "audio":
                     self._input.close()
                     raise InputError(

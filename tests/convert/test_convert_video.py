@@ -259,6 +259,20 @@ def test_sound_that_the_container_cannot_hold_is_said_at_once(tmp_path, dimmer, 
     assert code == 2 and "aac" in err and "--no-audio" in err
 
 
+def test_a_transport_stream_takes_aac_sound(tmp_path, dimmer, fsdeploy) -> None:
+    clip = write_clip(tmp_path / "c.mp4", pictures(5), sound_seconds=0.3)
+    faces = write_landmarks(tmp_path / "l.json", every_frame("c", 5))
+    code, _, err = fsdeploy("convert", "-m", dimmer, "-i", clip, "-o", tmp_path / "o.ts", "-l", faces)
+    assert code == 0, err
+
+    def heard(path: Path) -> np.ndarray:
+        with av.open(str(path)) as container:
+            return np.concatenate([frame.to_ndarray()[0] for frame in container.decode(audio=0)])
+
+    # The stream has no edit list, so what the encoder put before the first sample is heard too.
+    assert np.array_equal(heard(tmp_path / "o.ts")[-heard(clip).size :], heard(clip))
+
+
 def test_a_gif_moves_at_the_speed_of_its_source(tmp_path, dimmer, fsdeploy) -> None:
     clip = write_clip(tmp_path / "c.mp4", [spec_frame(96, 80) // (1 + n % 2) for n in range(10)], rate=10)
     faces = write_landmarks(tmp_path / "l.json", every_frame("c", 10))
