@@ -260,12 +260,13 @@ class IO:
         self._history.clear()
         assert self._model_dir is not None
         first = not FileSet(self._model_dir, self._plugin.name, BACKUP).exists
-        is_best = False
+        is_best, lowest = False, ""
         if (count := len(self._uncompared)) >= FEWEST_AVERAGED:
-            is_best = self._plugin.state.note_average(_mean(self._uncompared))
+            longer = _mean(self._uncompared)
             self._uncompared.clear()
+            is_best = self._plugin.state.note_average(longer)
+            lowest = f"; {longer:.5f} over {count} iterations is the lowest so far" if is_best else ""
         if average:
-            lowest = f", the lowest so far over {count} iterations" if is_best else ""
             logger.info("average loss since the last save: %.5f%s", average, lowest)
         return is_best or first
 
