@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -37,6 +38,19 @@ def legacy_models() -> Path:
     if folder is None or not (folder / "fixtures").is_dir():
         pytest.skip("no legacy models here: set FSDEPLOY_TEST_DATA to the folder that holds data/ and fixtures/")
     return folder / "fixtures"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def signals_of_a_terminal() -> Iterator[None]:
+    """Under nohup or in the background some signals are ignored, by child processes too, and some tests send them."""
+    names = [name for name in ("SIGINT", "SIGHUP") if hasattr(signal, name)]
+    ignored = [getattr(signal, name) for name in names]
+    ignored = [number for number in ignored if signal.getsignal(number) is signal.SIG_IGN]
+    for number in ignored:
+        signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+    yield
+    for number in ignored:
+        signal.signal(number, signal.SIG_IGN)
 
 
 @pytest.fixture(autouse=True)
