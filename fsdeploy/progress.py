@@ -50,12 +50,13 @@ class Progress:
                 TimeRemainingColumn(),
                 console=console(stderr=True),
             )
+            guarded = is_guarded()  # asked before rich puts its stand-ins over the streams
             try:
                 self._bar.start()
                 self._task = self._bar.add_task(self.title, total=self.total, note="")
             except (OSError, ValueError):
                 self._live, self._quiet = False, True
-            if self._live and is_guarded():  # while a bar is alive rich reads colours out of what others print
+            if self._live and guarded:  # while a bar is alive rich reads colours out of what others print
                 self._guard.enter_context(guarded_streams())
         return self
 

@@ -44,8 +44,8 @@ class GuardedStream(io.TextIOBase):
 
     @property
     def rich_proxied_file(self) -> TextIO:
-        """The stream behind: where rich finds the stream to write its own colours and bars to."""
-        return cast("TextIO", getattr(self._stream, "rich_proxied_file", self._stream))
+        """The stream behind; rich gives the same name to the stream behind its own stand-ins."""
+        return self._stream
 
     @property
     def encoding(self) -> str:  # type: ignore[override]
@@ -92,6 +92,13 @@ def guarded_streams() -> Iterator[None]:
         sys.stdout, sys.stderr = before
 
 
+def _behind(stream: TextIO) -> TextIO:
+    """The stream behind all guards and stand-ins: rich writes its own colours and cursor movements there."""
+    while (behind := getattr(stream, "rich_proxied_file", None)) is not None:
+        stream = behind
+    return stream
+
+
 def console(stderr: bool = False) -> Console:
     """The rich console of all tables and bars: what it is given is text, neither markup nor control sequences."""
     from rich.console import Console, ConsoleOptions, RenderableType
@@ -111,4 +118,5 @@ def console(stderr: bool = False) -> Console:
                 else:
                     yield Segment(printable(segment.text, self.encoding), segment.style)
 
-    return PlainTextConsole(stderr=stderr, markup=False, emoji=False, highlight=False)
+    stream = sys.stderr if stderr else sys.stdout
+    return PlainTextConsole(file=_behind(stream), stderr=stderr, markup=False, emoji=False, highlight=False)

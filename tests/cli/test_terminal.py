@@ -129,7 +129,9 @@ def test_a_live_bar_neither_obeys_its_title_nor_what_is_printed_above_it(monkeyp
         print("after", EVIL)
     sent = screen.getvalue()
     assert_harmless(sent)
-    assert "\x1b[?25l" in sent, "the bar itself does move the cursor"
+    assert "\r\x1b[2K" in sent, "the bar itself moves the cursor and draws over its line"
+    assert "\\x1b[2K" not in sent
+    assert "\\x1b[38;5" not in sent, "its movements and colours are not shown as text"
     assert sys.stdout is screen
 
 
