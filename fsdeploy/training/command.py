@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -196,17 +197,21 @@ def _model(arguments: TrainArguments) -> Iterator[ModelBase]:
 
 @contextmanager
 def _no_empty_folder(folder: Path) -> Iterator[None]:
-    """Leave no empty model folder behind when a run fails before its first save."""
+    """Leave no model folder behind when a run fails before its first save: neither lock, logs nor room for pictures."""
     existed = folder.exists()
     try:
         yield
     except BaseException:
-        if not existed and folder.is_dir() and all(path.suffix == ".lock" for path in folder.iterdir()):
-            with contextlib.suppress(OSError):
-                for path in folder.iterdir():
-                    path.unlink()
-                folder.rmdir()
+        if not existed and processes.is_first() and folder.is_dir() and all(map(_is_ours, folder.iterdir())):
+            shutil.rmtree(folder, ignore_errors=True)
         raise
+
+
+def _is_ours(path: Path) -> bool:
+    """Whether a path in a folder without a saved model was made by the run, and is of no use without the model."""
+    if path.is_dir():
+        return path.name.endswith("_logs") or not any(path.iterdir())
+    return path.suffix == ".lock"
 
 
 def print_summary(arguments: TrainArguments) -> None:

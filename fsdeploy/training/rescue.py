@@ -50,7 +50,8 @@ def save_for_good(trainer: Trainer, with_optimizer: bool = True) -> None:
 
 @contextmanager
 def saving_on_errors(trainer: Trainer) -> Iterator[None]:
-    """Save what was trained when the block ends by an error, and let the error go on.
+    """Save what was trained when the block ends by an error, and let the error go on. A model folder stays as it was
+    when nothing was trained.
 
     After a loss that was not finite the iteration before it is saved, unless the losses had risen or a tensor is not
     finite: then the last saved set stays.
@@ -80,10 +81,18 @@ def _rescue(trainer: Trainer, error: BaseException) -> None:
             trainer.fetch_figures()
         except NonFiniteLossError as found:
             spoilt = found
+    if (trainer.iterations if spoilt is None else spoilt.iteration - 1) <= _opened_at(trainer):
+        return  # a new model of no iterations would only stand in the way of a smaller one
     if spoilt is None:
         _save(trainer)
     else:
         _save_before(trainer, spoilt.iteration)
+
+
+def _opened_at(trainer: Trainer) -> int:
+    """Iterations that the model had when the run began."""
+    saved = trainer.model.io.saved
+    return 0 if saved is None else int(saved.state["iterations"])
 
 
 def _save(trainer: Trainer, with_optimizer: bool = True) -> None:

@@ -60,6 +60,7 @@ def _train(
 ) -> None:
     shows_preview = viewer is not None
     requests.running.set()
+    count = 0
     for count in range(1, limit + 1):
         due = count % save_interval == 0 or count == 1
         if requests.toggle_mask.is_set():
@@ -81,7 +82,7 @@ def _train(
             trainer.save()
             shows_preview = viewer is not None
     trainer.fetch_figures()
-    _show(trainer, progress, progress.done)
+    _show(trainer, progress, count)
 
 
 def _show(trainer: Trainer, progress: Progress, count: int) -> None:
