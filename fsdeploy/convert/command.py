@@ -19,6 +19,7 @@ from fsdeploy import __version__
 from fsdeploy.convert import checks
 from fsdeploy.convert.conversion import Conversion
 from fsdeploy.convert.credentials import SigningKey, check_signable, sign_outputs
+from fsdeploy.convert.images import ImageFolderWriter
 from fsdeploy.convert.landmarks import FaceIndex, load_faces
 from fsdeploy.convert.model import exported_model
 from fsdeploy.convert.pipeline import convert
@@ -110,7 +111,7 @@ def run(chosen: Mapping[str, Any]) -> tuple[Report, list[str]]:
         source.deep = job.writer.deep
     facts = _facts(chosen, source, faces, model, choice, (writer_name, suffix), mark)
     report = Report(facts=facts, damage=list(faces.problems))
-    account = chosen["report"] or report_path(output, shard)
+    account = chosen["report"] or report_path(output, shard, folder=isinstance(writer, ImageFolderWriter))
     before = account.exists()
     if job.resume:
         redo = frames_to_redo(account, output, report.facts)

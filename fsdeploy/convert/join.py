@@ -60,7 +60,7 @@ def join(
         marked = False if first["no_mark"] or suffix in UNMARKED else COMPOSITE
         _join_videos(found, output, source, audio, Mark(f"fsdeploy {__version__}") if marked else None)
     whole = {**merged_report([report for _, report in found], output), "marked": marked}
-    write_text(report_path(output), json.dumps(whole, indent=2) + "\n")
+    write_text(report_path(output, folder=folders), json.dumps(whole, indent=2) + "\n")
     if signing is not None:
         sign_outputs(output, suffix, signing, whole, source or Path(whole["input"]))
     return whole

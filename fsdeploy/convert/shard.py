@@ -101,9 +101,13 @@ class PartFacts:
         return Fraction(self.first_time)
 
 
-def report_path(output: Path, shard: Shard | None = None) -> Path:
-    """Where the report of an output lies: inside a folder, beside a file."""
-    if output.suffix and not output.is_dir():
+def report_path(output: Path, shard: Shard | None = None, *, folder: bool = False) -> Path:
+    """Where the report of an output lies: inside a folder, beside a file.
+
+    Args:
+        folder: the output will be a folder, whatever its name looks like and whether it is there yet.
+    """
+    if output.suffix and not folder and not output.is_dir():
         return output.with_name(f"{output.stem}.convert_report.json")
     name = "convert_report.json" if shard is None else f"convert_report.{shard.index}of{shard.of}.json"
     return output / name

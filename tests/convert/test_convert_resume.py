@@ -98,3 +98,18 @@ def test_an_unreadable_frame_repeats_a_picture_that_an_earlier_run_wrote(tmp_pat
     assert fsdeploy(*common, "--resume")[0] == 1
     assert (out / "f_2.png").read_bytes() == (out / "f_1.png").read_bytes()
     assert [entry["frame"] for entry in report_of(out)["failed"]] == ["f_2.png"]
+
+
+def test_the_report_of_a_folder_lies_in_it_whatever_its_name(tmp_path, dimmer, fsdeploy, frames) -> None:
+    faces = landmarks(tmp_path / "l.json")
+    common = ("convert", "-m", dimmer, "-i", frames, "-l", faces)
+    before = sorted(path.name for path in tmp_path.iterdir())
+    out, parts = tmp_path / "o.v2", tmp_path / "o.v3"
+    assert fsdeploy(*common, "-o", out, "-r", "0-1")[0] == 0
+    code, text, err = fsdeploy(*common, "-o", out, "--resume")
+    assert code == 0 and "2 swapped, 2 kept" in text, err
+    assert [fsdeploy(*common, "-o", parts, "--shard", f"{n}/2")[0] for n in (1, 2)] == [0, 0]
+    assert fsdeploy("join", parts, "-o", parts)[0] == 0
+    assert fsdeploy("join", parts, "-o", tmp_path / "o.v4")[0] == 0
+    assert all(report_of(folder)["complete"] for folder in (out, parts, tmp_path / "o.v4"))
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*before, "o.v2", "o.v3", "o.v4"])
