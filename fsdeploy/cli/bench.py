@@ -18,8 +18,9 @@ if TYPE_CHECKING:
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("-p", "--provider", "providers", multiple=True, help="Execution provider; several times [auto, cpu].")
 @click.option(
-    "-b", "--batch", "batches", multiple=True, type=click.IntRange(1, 4096), help="Faces per run; several times [1, 8]."
-)
+    "-b", "--batch", "batches", multiple=True, type=click.IntRange(1, 4096),
+    help="Faces per run; several times [1, 8; whole-frame graphs: 1].",
+)  # fmt: skip
 @click.option("-n", "--runs", type=int, default=20, show_default=True, help="Timed runs per batch size.")
 @click.option("--threads", type=int, help="Threads within one operator on the CPU.")
 @click.option("--strict", is_flag=True, help="Do not fall back to the CPU; exit code 3 when nothing asked for runs.")
@@ -42,7 +43,7 @@ def bench(
     """
     from fsdeploy.runtime.bench import bench_file
 
-    timings = bench_file(file, providers or ("auto", "cpu"), batches or (1, 8), runs, threads, strict)
+    timings = bench_file(file, providers or ("auto", "cpu"), batches or None, runs, threads, strict)
     megabytes = file.stat().st_size / 1e6
     if as_json:
         rows = [dataclasses.asdict(entry) for entry in timings]
@@ -52,7 +53,9 @@ def bench(
 
 
 def _print_table(title: str, timings: list[Timing]) -> None:
-    names = ("requested", "used", "batch", "load ms", "first ms", "median ms", "p95 ms", "ms/face", "memory MB")
+    unit = next((entry.unit for entry in timings if entry.used), "face")
+    times = ("load ms", "first ms", "median ms", "p95 ms", f"ms/{unit}")
+    names = ("requested", "used", "batch", *times, "memory MB")
     rows: list[tuple[str, ...]] = [names]
     for entry in timings:
         figures = (entry.load_ms, entry.first_ms, entry.median_ms, entry.p95_ms, entry.per_face_ms, entry.memory_mb)

@@ -8,7 +8,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,7 @@ from fsdeploy.runtime.providers import ALIASES, resolve
 from fsdeploy.runtime.session import BoundSession
 
 _FRAME = (720, 1280)
+_BATCHES = (1, 8)
 
 
 @dataclass(frozen=True)
@@ -35,16 +36,18 @@ class Timing:
     median_ms: float | None
     p95_ms: float | None
     per_face_ms: float | None
-    """Median divided by the batch size."""
+    """Median divided by the batch size; of a whole-frame graph the median itself, for it swaps one face per run."""
     memory_mb: float | None
     """Growth of this process's memory by loading and running, in units of 10^6 bytes; None on Windows."""
     note: str = ""
+    unit: Literal["face", "frame"] = "face"
+    """What one of the batch is: a crop, or a whole frame."""
 
 
 def bench_file(
     path: Path,
     providers: Sequence[str] = ("auto",),
-    batches: Sequence[int] = (1, 8),
+    batches: Sequence[int] | None = None,
     runs: int = 20,
     threads: int | None = None,
     strict: bool = False,
@@ -53,15 +56,16 @@ def bench_file(
 
     Args:
         providers: "auto" or names as `Swapper` takes them; each is measured.
+        batches: faces per run; None = 1 and 8, or the only batch that the file takes. A whole-frame graph takes 1.
         runs: timed runs per batch size, after the first.
         strict: a provider that does not run here is not measured on the CPU instead.
 
     Raises:
-        InputError: the file cannot be run, or an unknown provider.
+        InputError: the file cannot be run, an unknown provider, or several faces for a whole-frame graph.
         ProviderUnavailableError: none of the providers runs here.
     """
     scan(path)
-    if runs < 1 or any(batch < 1 for batch in batches):
+    if runs < 1 or any(batch < 1 for batch in batches or ()):
         raise InputError("--runs and --batch must be 1 or more")
     timings: list[Timing] = []
     for provider in providers:
@@ -72,7 +76,7 @@ def bench_file(
 
 
 def _bench_provider(
-    path: Path, provider: str, batches: Sequence[int], runs: int, threads: int | None, strict: bool
+    path: Path, provider: str, batches: Sequence[int] | None, runs: int, threads: int | None, strict: bool
 ) -> list[Timing]:
     requested = provider if provider == "auto" else resolve(provider, list(ALIASES.values()))[0]
     before = memory_mb()
@@ -80,20 +84,41 @@ def _bench_provider(
     try:
         session = BoundSession(path, provider, strict, threads)
     except ProviderUnavailableError as error:
-        return [Timing(requested, "", batch, None, None, None, None, None, None, str(error)) for batch in batches]
+        return [
+            Timing(requested, "", batch, None, None, None, None, None, None, str(error)) for batch in batches or (1,)
+        ]
     load = (time.perf_counter() - started) * 1e3
+    unit: Literal["face", "frame"] = "frame" if _takes_frames(session) else "face"
     timings = []
-    for batch in batches:
+    for batch in _batches(session, batches):
         try:
             first, times = _timed(session, batch, runs)
         except FsdeployError as error:
-            timings.append(Timing(requested, session.provider, batch, load, None, None, None, None, None, str(error)))
+            timings.append(
+                Timing(requested, session.provider, batch, load, None, None, None, None, None, str(error), unit)
+            )
             continue
         median, p95 = (float(np.percentile(times, share)) for share in (50, 95))
         after = memory_mb()
         grown = None if before is None or after is None else after - before
-        timings.append(Timing(requested, session.provider, batch, load, first, median, p95, median / batch, grown))
+        per_face = median / batch
+        timings.append(Timing(requested, session.provider, batch, load, first, median, p95, per_face, grown, "", unit))
     return timings
+
+
+def _takes_frames(session: BoundSession) -> bool:
+    return len(session.inputs[0].shape) == 3
+
+
+def _batches(session: BoundSession, wanted: Sequence[int] | None) -> Sequence[int]:
+    """The batch sizes to measure. A whole-frame graph ignores them, so dividing by one would invent a speed."""
+    if _takes_frames(session):
+        if wanted is not None and set(wanted) != {1}:
+            raise InputError(f"{session.path} takes one whole frame per run: leave --batch out")
+        return (1,)
+    if wanted is not None:
+        return wanted
+    return _BATCHES if session.fixed_batch is None else (session.fixed_batch,)
 
 
 def _timed(session: BoundSession, batch: int, runs: int) -> tuple[float, list[float]]:
