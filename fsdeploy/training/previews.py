@@ -1,4 +1,5 @@
-"""The previews and the time-lapse of a run. Training can do without them, so nothing about them ever ends it."""
+"""The previews and the time-lapse of a run. Training can do without them, so once it runs nothing about
+them ever ends it."""
 
 from __future__ import annotations
 
@@ -7,10 +8,12 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import TYPE_CHECKING
 
 import torch
 
+from fsdeploy.errors import InputError
 from fsdeploy.images import write_image
 from fsdeploy.training.data.scan import FolderScan
 from fsdeploy.training.preview import Samples
@@ -38,10 +41,10 @@ class Previews:
         scans: Scans at hand; a folder among them is not scanned again.
         folders: Faces (A, B) of the preview; None makes no previews.
         timelapse_folders: Faces (A, B) of the time-lapse; None makes none.
-        timelapse_output: Folder for its pictures.
+        timelapse_output: Folder for its pictures; made if it is missing.
 
     Raises:
-        InputError: a folder holds no faces.
+        InputError: a folder holds no faces, or the time-lapse cannot be written.
         ConfigError: the mask colour is none.
     """
 
@@ -66,6 +69,8 @@ class Previews:
         self._sheets = sheets(folders, False) if folders else None
         self._timelapse = sheets(timelapse_folders, True) if timelapse_folders else None
         self._output = timelapse_output
+        if self._timelapse is not None and (model.io.is_writer or not model.io.model_dir):
+            _make_writable(timelapse_output)
         self._told: set[str] = set()
 
     def toggle_mask(self) -> None:
@@ -106,3 +111,15 @@ class Previews:
                 reason = str(error).partition("\n")[0] or type(error).__name__
                 logger.warning("the %s failed, and training goes on without (said only once): %s", what, reason)
             self._told.add(what)
+
+
+def _make_writable(folder: Path) -> None:
+    """Find a wrong folder now: later, in the middle of a run, it would cost the pictures."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise InputError(
+            f"cannot write the time-lapse into {folder}: {error.strerror}: name another folder with -z"
+        ) from error

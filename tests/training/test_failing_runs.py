@@ -208,7 +208,8 @@ def test_a_preview_that_fails_is_warned_about_once_and_training_goes_on(
     def fail(*arguments: Any) -> Any:
         raise error
 
-    trainer = start(tmp_path, drawn_faces, PLAIN, preview=True, timelapse_folders=drawn_faces, timelapse_output="film")
+    film = {"timelapse_folders": drawn_faces, "timelapse_output": tmp_path / "film"}
+    trainer = start(tmp_path, drawn_faces, PLAIN, preview=True, **film)
     monkeypatch.setattr(PreviewSheets, "_swap", fail)
     modes = [module.training for module in trainer.model.model.modules()]
     run(trainer, 9, save_interval=2, viewer=lambda image, name: None, timelapse=True)
@@ -220,9 +221,10 @@ def test_a_preview_that_fails_is_warned_about_once_and_training_goes_on(
 
 
 def test_a_viewer_and_a_film_that_cannot_be_written_do_not_end_training(tmp_path: Path, drawn_faces: Folders) -> None:
-    (tmp_path / "film").write_text("a file where a folder should be")
     options = {"timelapse_folders": drawn_faces, "timelapse_output": tmp_path / "film"}
     trainer = start(tmp_path / "m", drawn_faces, {**PLAIN, "preview_images": 2}, preview=True, **options)
+    (tmp_path / "film").rmdir()
+    (tmp_path / "film").write_text("a file where a folder was")
 
     def view(image: Any, name: str) -> None:
         raise InputError("cannot write training_preview.png: Permission denied")

@@ -150,6 +150,24 @@ def test_half_a_time_lapse_is_refused(tmp_path: Path, drawn_faces: tuple[Path, P
     assert "-y" in refused("-A", a, "-B", b, "-m", tmp_path / "m", *TINY, "-x", a)
 
 
+def test_a_time_lapse_that_cannot_be_written_is_refused_at_the_start(
+    tmp_path: Path, drawn_faces: tuple[Path, Path]
+) -> None:
+    a, b = drawn_faces
+    film = tmp_path / "film"
+    film.write_text("a file")
+    outputs = [film, film / "inside"]
+    if Path("/proc/1").exists():
+        outputs.append(Path("/proc/fsdeploy_film"))  # nobody can write there, not even root
+    for output in outputs:
+        line = ["-A", a, "-B", b, "-m", tmp_path / "m", *TINY, "-i", 1, "-q", "-x", a, "-y", b, "-z", output]
+        message = refused(*line)
+        assert f"cannot write the time-lapse into {output}" in message
+        assert "-z" in message
+    assert film.read_text() == "a file"
+    assert not (tmp_path / "m").exists()
+
+
 def test_without_a_display_the_preview_is_a_file(
     tmp_path: Path, drawn_faces: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
