@@ -9,6 +9,17 @@ from typing import Any
 
 import click
 
+
+class PluginOption(click.Option):
+    """An option whose help names the model plugins, looked up when the help is shown and without importing them."""
+
+    def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
+        from fsdeploy.model.registry import model_names
+
+        record = super().get_help_record(ctx)
+        return record and (record[0], record[1].format(names=", ".join(model_names())))
+
+
 _FOLDER = click.Path(path_type=Path, file_okay=True)
 
 
@@ -16,7 +27,10 @@ _FOLDER = click.Path(path_type=Path, file_okay=True)
 @click.option("-A", "--input-A", "input_a", type=_FOLDER, help="Faces of A, who is replaced.")
 @click.option("-B", "--input-B", "input_b", type=_FOLDER, help="Faces of B, who is put on.")
 @click.option("-m", "--model-dir", type=_FOLDER, required=True, help="The model's folder, new or existing.")
-@click.option("-t", "--trainer", "plugin", default="original", show_default=True, help="Model plugin.")
+@click.option(
+    "-t", "--trainer", "plugin", cls=PluginOption, metavar="PLUGIN",
+    help="Model plugin of a new model: {names}. [default: that of the model's folder, else original]",
+)  # fmt: skip
 @click.option("-b", "--batch-size", type=click.IntRange(1, 1024), default=16, show_default=True, help="Faces per side.")
 @click.option("-i", "--iterations", type=click.IntRange(1), help="Iterations of this run. [default: until stopped]")
 @click.option("-a", "--warmup", type=click.IntRange(0), default=0, help="Updates over which the learning rate rises.")
@@ -53,7 +67,8 @@ _FOLDER = click.Path(path_type=Path, file_okay=True)
 def train(**arguments: Any) -> None:
     """Train a swap model on two folders of extracted faces, or go on with an existing model.
 
-    Ctrl-C once saves and stops; twice stops at once. On a terminal, Enter saves and stops, S saves.
+    Ctrl-C once saves and stops; twice stops at once. On a terminal, Enter saves and stops, S saves. 'original' wants a
+    GPU; 'compact' is small enough to learn on a CPU.
 
     \b
     Examples:

@@ -255,7 +255,7 @@ class IO:
 
     def _note_history(self) -> bool:
         """Whether this save is to be kept as backup: the first of a model, or the lowest average loss so far."""
-        average = _mean(self._history)
+        average, since = _mean(self._history), len(self._history)
         self._uncompared += self._history
         self._history.clear()
         assert self._model_dir is not None
@@ -265,9 +265,13 @@ class IO:
             longer = _mean(self._uncompared)
             self._uncompared.clear()
             is_best = self._plugin.state.note_average(longer)
-            lowest = f"; {longer:.5f} over {count} iterations is the lowest so far" if is_best else ""
+            lowest = (
+                f"; kept as backup: {longer:.5f}, over {count} iterations, is the lowest average" if is_best else ""
+            )
         if average:
-            logger.info("average loss since the last save: %.5f%s", average, lowest)
+            averaged = f"averages {average:.5f} since the last save" if since > 1 else f"is {average:.5f}"
+            iteration = self._plugin.state.iterations
+            logger.info("saving iteration %d: loss A + B %s%s", iteration, averaged, lowest)
         return is_best or first
 
     def _write(self, job: _Job, is_best: bool, keep: Mapping[str, Any] | None) -> None:

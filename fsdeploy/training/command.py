@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,8 +24,14 @@ from fsdeploy.training.preview_cv import PreviewBuffer
 from fsdeploy.training.preview_window import open_preview
 from fsdeploy.training.registry import trainer_class
 from fsdeploy.training.requests import Requests, signals
-from fsdeploy.training.setup import check_folders, gather_options
+from fsdeploy.training.setup import check_folders, choose_plugin, gather_options
 from fsdeploy.training.train import Trainer
+
+logger = logging.getLogger(__name__)
+
+SMALL_PLUGIN = "compact"
+"""What is proposed where the model asked for is slow."""
+_MANY_FOR_A_CPU = 20_000_000
 
 
 @dataclass(frozen=True)
@@ -34,7 +41,8 @@ class TrainArguments:
     model_dir: Path
     input_a: Path | None = None
     input_b: Path | None = None
-    plugin: str = "original"
+    plugin: str | None = None
+    """Asked for; None takes that of the folder (see `choose_plugin`)."""
     batch_size: int = 16
     iterations: int | None = None
     warmup: int = 0
@@ -111,6 +119,7 @@ def run_command(arguments: TrainArguments) -> None:
         FsdeployError: anything a user can put right.
     """
     check_folders([*arguments.folders, *(arguments.timelapse_folders or ())])
+    _warn_of_one_folder(arguments.folders)
     plugin_class = trainer_class(_trainer_name(arguments))
     requests = Requests()
     with (
@@ -136,6 +145,7 @@ def run_command(arguments: TrainArguments) -> None:
             if trainer.exit_early:
                 trainer.save(is_exit=True)
             else:
+                _announce(trainer)
                 _run(trainer, arguments, requests)
         finally:
             trainer.close()
@@ -145,6 +155,27 @@ def _trainer_name(arguments: TrainArguments) -> str:
     if processes.is_worker():
         return "ddp"
     return "distributed" if arguments.distributed else "original"
+
+
+def _warn_of_one_folder(folders: tuple[Path, Path]) -> None:
+    a, b = folders
+    if a.samefile(b):
+        logger.warning(
+            "-A and -B are the same folder, %s: the model will not learn to swap anybody; name faces of another person"
+            " with -B",
+            a,
+        )
+
+
+def _announce(trainer: Trainer) -> None:
+    """Say what is trained, and on what: the first line of a run."""
+    model = trainer.model
+    count = sum(tensor.numel() for tensor in model.model.parameters())
+    iterations = f"from iteration {trainer.iterations} on" if trainer.iterations else "a new model"
+    # A face takes the longer the larger the model, so a plugin of any name may be too large for a CPU.
+    slow = trainer.device.type == "cpu" and count > _MANY_FOR_A_CPU
+    hint = f" (slow on a CPU: to try things out, train a new model with -t {SMALL_PLUGIN})" if slow else ""
+    logger.info("%s, %.1f M parameters, %s, on %s%s", model.name, count / 1e6, iterations, trainer.device, hint)
 
 
 def _run(trainer: Trainer, arguments: TrainArguments, requests: Requests) -> None:
@@ -174,7 +205,7 @@ def _run(trainer: Trainer, arguments: TrainArguments, requests: Requests) -> Non
 
 @contextmanager
 def _model(arguments: TrainArguments) -> Iterator[ModelBase]:
-    kind = model_class(arguments.plugin)
+    kind = model_class(choose_plugin(arguments.model_dir, arguments.plugin))
     training, own = gather_options(kind, arguments.model_dir, arguments.config_file, arguments.settings)
     model = kind(
         arguments.model_dir,
@@ -221,7 +252,7 @@ def print_summary(arguments: TrainArguments) -> None:
     from fsdeploy.model.weights import sub_models
     from fsdeploy.terminal import console
 
-    kind = model_class(arguments.plugin)
+    kind = model_class(choose_plugin(arguments.model_dir, arguments.plugin))
     training, own = gather_options(kind, arguments.model_dir, arguments.config_file, arguments.settings)
     model = kind(None, own, training)
     model.build()

@@ -6,6 +6,7 @@ import logging
 
 from fsdeploy.progress import Progress
 from fsdeploy.training.memory import memory_errors
+from fsdeploy.training.metrics import IterationFigures
 from fsdeploy.training.previews import Viewer
 from fsdeploy.training.requests import Keys, Requests
 from fsdeploy.training.rescue import save_for_good, saving_on_errors
@@ -45,7 +46,8 @@ def run(
         # Before the terminal is touched again: it may be gone.
         save_for_good(trainer)
     if not quiet:
-        logger.info("iteration %d saved to %s", trainer.iterations, trainer.model.io.model_dir)
+        last = "" if trainer.figures is None else f" (loss {_losses(trainer.figures)})"
+        logger.info("iteration %d saved to %s%s", trainer.iterations, trainer.model.io.model_dir, last)
 
 
 def _train(
@@ -90,6 +92,9 @@ def _show(trainer: Trainer, progress: Progress, count: int) -> None:
     if figures is None or not trainer.take_news():
         return
     pace, waiting = trainer.pace.measure()
-    losses = " ".join(f"{label} {total:.5f}" for label, total in zip("AB", figures.totals, strict=False))
     data = f", {waiting:.0%} waiting for data" if waiting >= 0.1 else ""
-    progress.advance(count - progress.done, f"#{figures.iteration:05d} loss {losses}, {pace:.2f} it/s{data}")
+    progress.advance(count - progress.done, f"#{figures.iteration:05d} loss {_losses(figures)}, {pace:.2f} it/s{data}")
+
+
+def _losses(figures: IterationFigures) -> str:
+    return " ".join(f"{label} {total:.5f}" for label, total in zip("AB", figures.totals, strict=False))

@@ -13,8 +13,10 @@ from fsdeploy.config.training import TrainingOptions
 from fsdeploy.errors import ConfigError, CorruptModelError, InputError
 from fsdeploy.model.base import ModelBase
 from fsdeploy.model.registry import model_class, model_names
-from fsdeploy.model.saved_set import BACKUP, FileSet, read_state
+from fsdeploy.model.saved_set import BACKUP, FileSet, model_names_in, read_state
 from fsdeploy.training.data.files import get_sorted_images
+
+DEFAULT_PLUGIN = "original"
 
 
 def check_folders(folders: Sequence[Path]) -> None:
@@ -26,6 +28,20 @@ def check_folders(folders: Sequence[Path]) -> None:
     for folder in folders:
         if not get_sorted_images(str(folder)):
             raise InputError(f"{folder} holds no PNG files: name a folder of extracted faces")
+
+
+def choose_plugin(folder: Path, asked: str | None) -> str:
+    """The model plugin of a run: the one asked for, else that of the model in the folder, else `DEFAULT_PLUGIN`.
+
+    Raises:
+        InputError: none was asked for and the folder holds several models.
+    """
+    if asked is not None:
+        return asked
+    present = model_names_in(folder)
+    if len(present) > 1:
+        raise InputError(f"{folder} holds several models ({', '.join(present)}): name one of these plugins with -t")
+    return present[0] if present else DEFAULT_PLUGIN
 
 
 def known_plugins() -> dict[str, type]:

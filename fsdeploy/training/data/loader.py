@@ -11,7 +11,7 @@ import torch
 from torch.utils import data as torch_data
 
 from fsdeploy.config.option import check_section
-from fsdeploy.config.training import TrainingOptions
+from fsdeploy.config.training import LoaderOptions, TrainingOptions
 from fsdeploy.errors import ConfigError, InputError
 from fsdeploy.training.config import TrainConfig
 from fsdeploy.training.data.cache import crop_digest
@@ -280,8 +280,8 @@ def _place(sampler: type[torch_data.Sampler[Any]] | None) -> tuple[int, int]:
 
 
 def _workers(wanted: int) -> int:
-    """Threads to use: no more than there are cores."""
+    """Threads to use: no more than there are cores. Nothing is said of a number that nobody chose."""
     cpus = available_cpus()
-    if wanted > cpus:
+    if wanted > cpus and wanted != LoaderOptions().num_processes:
         _LOG.info("'num_processes' is %d but there are %d cores: using %d", wanted, cpus, cpus)
     return min(wanted, cpus)
