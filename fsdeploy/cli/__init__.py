@@ -75,7 +75,7 @@ def cli() -> None:
       fsdeploy demo
       fsdeploy train -A faces_a -B faces_b -m my_model
       fsdeploy export my_model -o a2b.onnx
-      fsdeploy convert -m a2b.onnx -i clip.mp4 -o swapped.mp4 --faces faces_a
+      fsdeploy convert -m a2b.onnx -i clip.mp4 -o swapped.mp4
     """
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -46,10 +45,7 @@ def check_faces(faces: FaceIndex, source: FrameSource) -> None:
         if faces.by_index:
             _check_indices(faces, source)
             return
-        # Any number will do: a video's keys differ by nothing else.
-        stems = {re.sub(r"_\d+$", "", Path(key).stem) for key in faces.frames}
-        if source.path.stem not in stems:
-            faces.check_names([source.key(0)], source.path)
+        faces.check_video(source.path)  # any number will do: a video's keys differ by nothing else
         return
     if faces.by_index:
         faces.check_indices(len(keys or []), source.info.path)

@@ -37,6 +37,10 @@ class FaceIndex:
     """Keys that a frame asked for and found."""
     problems: list[str] = field(default_factory=list)
     """Files that should hold a face and cannot be read, one line each."""
+    folder: Path | None = None
+    """The folder of extracted faces that says which faces there are, alone or with an alignments file."""
+    video_stem: str = ""
+    """What the video was called that the names of frames come from, where its case has changed since."""
 
     def __post_init__(self) -> None:
         self._by_stem: dict[str, str] = {}
@@ -51,6 +55,8 @@ class FaceIndex:
         """The key of the frame's record, by full name, else by name without extension; None if there is none."""
         if self.by_index:
             return self._by_number.get(frame.index)
+        if self.video_stem:
+            return self._by_stem.get(f"{self.video_stem}_{frame.index + 1:06d}")
         if frame.key in self.frames:
             return frame.key
         return self._by_stem.get(_stem(frame.key))
@@ -108,7 +114,7 @@ class FaceIndex:
             )
 
     def check_names(self, keys: Iterable[str], source: Path) -> None:
-        """Refuse landmarks of which none belongs to the source.
+        """Refuse landmarks of which none belongs to a folder of images.
 
         Raises:
             InputError: no key matches any of `keys`.
@@ -120,8 +126,33 @@ class FaceIndex:
             example = next(iter(self.frames), "nothing")
             raise InputError(
                 f"{self.source} belongs to other frames than {source} (it names '{example}'): "
-                "give the landmarks of this input, or rename the input as it was when they were made"
+                "give the landmarks of this input, or name its images as they were when the landmarks were made"
             )
+
+    def check_video(self, video: Path) -> None:
+        """Refuse landmarks of other videos by their names; one that differs in case only is taken for the same.
+
+        Raises:
+            InputError: no frame of theirs carries the name of `video`.
+        """
+        stems = {name: None for name in map(_video_stem, self.frames) if name}
+        if video.stem in stems:
+            return
+        alike = [name for name in stems if name.casefold() == video.stem.casefold()]
+        if len(alike) == 1:
+            self.video_stem = alike[0]
+            logger.warning("%s names a video '%s': taken to be %s", self.source, alike[0], video.name)
+            return
+        example = next(iter(self.frames), "nothing")
+        wrong = f"{self.source} belongs to other frames than {video} (it names '{example}')"
+        if not stems:
+            raise InputError(f"{wrong}, which is no frame of a video: give the landmarks of this input")
+        names = list(stems)[:3]
+        called = " or ".join(f"'{name}'" for name in names) + (" and others" if len(stems) > len(names) else "")
+        raise InputError(
+            f"{wrong}: it was made from a video called {called}; give the landmarks of {video.name}, or, if it is that "
+            f"video, rename {video.name} to {names[0]}{video.suffix}"
+        )
 
     def keep_only(
         self, chosen: FaceIndex, positions: Mapping[str, set[int]], places: Mapping[str, Sequence[int]]
@@ -133,6 +164,7 @@ class FaceIndex:
             places: frame -> place in the file of each of its faces, for frames of which some were skipped.
         """
         self.problems += chosen.problems
+        self.folder = chosen.folder
         for key, faces in self.frames.items():
             wanted = positions.get(_stem(key), set())
             numbers = places.get(key, range(len(faces)))
@@ -140,6 +172,17 @@ class FaceIndex:
         kept = sum(map(len, self.frames.values()))
         if not kept:
             raise InputError(f"no face of {chosen.source} occurs in {self.source}: they belong to different frames")
+
+    def remedy_for_gaps(self) -> str:
+        """Why frames between those with faces may have none, and what gives them theirs; empty where none is missed.
+
+        Faces for training are often only some of a clip's; an alignments file alone is taken to be whole.
+        """
+        if self.folder is None:
+            return ""
+        if self.folder == self.source:
+            return "an alignments file usually holds the faces of all frames: give it with --alignments"
+        return f"{self.source} without --faces gives every face there is"
 
     def unused(
         self,
@@ -154,6 +197,12 @@ class FaceIndex:
 
 def _stem(key: str) -> str:
     return Path(key).stem
+
+
+def _video_stem(key: str) -> str:
+    """What the video is called that a frame's name comes from (`<stem>_<number>`); empty where it comes from none."""
+    found = re.fullmatch(r"(.+)_\d{6,}", _stem(key))
+    return found.group(1) if found else ""
 
 
 def load_faces(
@@ -237,7 +286,7 @@ def read_face_folder(folder: Path) -> tuple[FaceIndex, dict[str, set[int]]]:
     positions: dict[str, set[int]] = defaultdict(set)
     for key, found in grouped.items():
         positions[_stem(key)].update(number for number, _ in found)
-    return FaceIndex(folder, frames, sizes=sizes, problems=problems), dict(positions)
+    return FaceIndex(folder, frames, sizes=sizes, problems=problems, folder=folder), dict(positions)
 
 
 def read_landmarks(path: Path) -> FaceIndex:

@@ -36,6 +36,9 @@ class OrderedOutput:
         self.job, self.report, self.size = job, report, size
         self._before: Picture | str | None = None
         """What an unreadable frame repeats: the picture before it, or the key of one that an earlier run wrote."""
+        self.between = 0
+        """Unchanged frames that lie between swapped ones."""
+        self._since_swapped: int | None = None
 
     def write(self, done: Done) -> None:
         """Write the frame that is next.
@@ -63,11 +66,29 @@ class OrderedOutput:
             self.report.first_frame, self.report.first_timing = picture.index, picture.timing
         self.report.written += 1
         self.report.status[status] += 1
+        self._count_gap(status)
         self.report.faces += picture.faces
         self.report.notes.update(picture.notes)
         if status is Status.FAILED and self.job.on_error == "stop":
             self.report.stopped = f"{done.frame.key} failed"
             raise CheckFailedError(f"{done.frame.key}: {done.reason}; stopped there, as --on-error stop asks")
+
+    def _count_gap(self, status: Status) -> None:
+        if status is Status.SWAPPED:
+            self.between += self._since_swapped or 0
+            self._since_swapped = 0
+        elif status is Status.UNCHANGED and self._since_swapped is not None:
+            self._since_swapped += 1
+
+    def gap_notes(self) -> list[str]:
+        """What the user should know about frames without a face that would flicker among the others."""
+        remedy = self.job.faces.remedy_for_gaps()
+        if not self.between or not remedy:
+            return []
+        return [
+            f"{self.between} of {self.report.written} frames lie between swapped ones, have no face in "
+            f"{self.job.faces.folder} and stay as they are, so the result may flicker: {remedy}"
+        ]
 
     def _repeated(self, frame: Frame) -> tuple[Picture, Any]:
         """What an unreadable frame is written as: the picture before it, mark and opacity included, or black."""

@@ -140,7 +140,7 @@ class _Run:
                 failure = error
             else:  # the first problem is the one to report
                 logger.warning("%s", _reason(error))
-        self.report.notes.update(job.writer.notes())
+        self.report.notes.update([*job.writer.notes(), *self.output.gap_notes()])
         if failure is not None:
             self.report.stopped = self.report.stopped or _why(failure)
             raise failure
