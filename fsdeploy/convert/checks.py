@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from fsdeploy.convert import plugin
@@ -11,12 +11,10 @@ from fsdeploy.convert.frame import Frame
 from fsdeploy.convert.images import ImageFolderWriter
 from fsdeploy.convert.landmarks import FaceIndex
 from fsdeploy.convert.plugin import MASK, MaskSource, Writer
+from fsdeploy.convert.resume import Ranges, images_there, within
 from fsdeploy.convert.settings import Choice
 from fsdeploy.convert.sources import FrameSource, ImageFolder, VideoFile, frame_number, frame_times
 from fsdeploy.errors import InputError
-
-Ranges = Sequence[tuple[int, int]]
-"""Inclusive ranges of frame numbers; empty: all."""
 
 
 def check_output(output: Path, source: Path, writer: str, force: bool) -> None:
@@ -112,18 +110,51 @@ def check_mask(choice: Choice, faces: FaceIndex) -> None:
     raise InputError(f"no face of {faces.source} holds a mask '{wanted}', and no plugin draws it: {hint}")
 
 
-def check_ranges(ranges: Ranges, source: FrameSource) -> None:
-    """Refuse ranges of frame numbers where a frame has none.
+def check_resume(writer: Writer, output: Path) -> None:
+    """Refuse to go on with an output that is written as a whole.
 
     Raises:
-        InputError: names the frame.
+        InputError: names the output.
     """
-    unnumbered = [key for key in source.keys() or [] if frame_number(key) is None] if ranges else []
+    if not isinstance(writer, ImageFolderWriter):
+        raise InputError(f"--resume is for folders of images: {output} is written as a whole, leave --resume out")
+
+
+def check_ranges(ranges: Ranges, source: FrameSource, keep_unchanged: bool = False) -> None:
+    """Refuse ranges of frame numbers where a frame has none, and those that hold no frame at all.
+
+    Args:
+        keep_unchanged: frames outside the ranges are written, too, so that any range will do.
+
+    Raises:
+        InputError: names the frame, or the numbers there are.
+    """
+    if not ranges:
+        return
+    keys = source.keys() or []
+    unnumbered = [key for key in keys if frame_number(key) is None]
     if unnumbered:
         raise InputError(
             f"{source.info.path / unnumbered[0]} has no number before its extension, which --range counts by: "
             "rename it, move it away, or leave out --range"
         )
+    numbers: Sequence[int] = sorted(frame_number(key) or 0 for key in keys)
+    if isinstance(source, VideoFile):
+        numbers = _numbers_of_video(ranges, source)
+    if numbers and not keep_unchanged and not any(within(number, ranges) for number in numbers):
+        raise InputError(
+            f"{source.info.path}: none of its frames lies in the ranges, their numbers go from {numbers[0]} to "
+            f"{numbers[-1]}: choose among these"
+        )
+
+
+def _numbers_of_video(ranges: Ranges, source: VideoFile) -> range:
+    """Numbers of its frames, counted where its header says that no range holds one; else empty."""
+    count = source.info.count
+    if count is None or any(first <= count and last >= 1 for first, last in ranges):
+        return range(0)
+    times = frame_times(source.path)  # headers only hint at a length
+    return range(0) if times is None else range(1, len(times) + 1)
 
 
 def check_images(writer: Writer, output: Path, source: FrameSource) -> None:
@@ -160,7 +191,7 @@ def check_nothing_is_replaced(
     if writer.takes == "patches":
         there = [path for path in [output / "matrices.json"] if path.exists()]
     else:
-        there = [output / name for name in _names_there(writer, output, source, part, ranges)]
+        there = [output / name for _, name in images_there(writer, output, source, part, ranges)]
     if there:
         raise InputError(
             f"{there[0]} exists already: choose another folder, --resume to keep it, or --force to replace it"
@@ -177,31 +208,8 @@ def check_nothing_unknown(
     """
     if not isinstance(writer, ImageFolderWriter) or not output.is_dir():
         return
-    there = next(_names_there(writer, output, source, part, ranges), None)
+    there = next(images_there(writer, output, source, part, ranges), None)
     if there is not None:
         raise InputError(
-            f"{output / there} is there, but no report says how it was made: convert without --resume, with --force"
+            f"{output / there[1]} is there, but no report says how it was made: convert without --resume, with --force"
         )
-
-
-def _names_there(
-    writer: ImageFolderWriter, output: Path, source: FrameSource, part: tuple[int, int | None], ranges: Ranges
-) -> Iterator[str]:
-    """Files of the output folder that frames would be written to."""
-    first, last = part
-    there = sorted(entry.name for entry in output.iterdir())
-    keys = source.keys()
-    if keys is not None:
-        chosen = {writer.file_name(key) for key in keys[first:last] if not ranges or _within(frame_number(key), ranges)}
-        yield from (name for name in there if name in chosen)
-    elif isinstance(source, VideoFile):
-        for name in there:
-            number = frame_number(name)
-            if number is None or number <= first or (last is not None and number > last):
-                continue
-            if name == writer.file_name(source.key(number - 1)) and (not ranges or _within(number, ranges)):
-                yield name
-
-
-def _within(number: int | None, ranges: Ranges) -> bool:
-    return number is not None and any(first <= number <= last for first, last in ranges)

@@ -8,7 +8,7 @@ import re
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from fractions import Fraction
@@ -17,6 +17,7 @@ from typing import Any
 
 from fsdeploy import __version__
 from fsdeploy.convert import checks
+from fsdeploy.convert.account import Account
 from fsdeploy.convert.conversion import Conversion
 from fsdeploy.convert.credentials import SigningKey, check_signable, sign_outputs
 from fsdeploy.convert.images import ImageFolderWriter
@@ -26,7 +27,7 @@ from fsdeploy.convert.pipeline import convert
 from fsdeploy.convert.plugin import Writer
 from fsdeploy.convert.provenance import NO_MARK_NOTICE, Mark
 from fsdeploy.convert.report import Report
-from fsdeploy.convert.resume import frames_to_redo
+from fsdeploy.convert.resume import face_digests, frames_outdated, frames_to_redo
 from fsdeploy.convert.settings import (
     DEFAULT_COLOR,
     DEFAULT_EDGE,
@@ -67,9 +68,11 @@ def run(chosen: Mapping[str, Any]) -> tuple[Report, list[str]]:
     writer = build_writer(writer_name, values, {"draw_transparent": True} if chosen["transparent"] else {})
     if writer.takes == "frames" and getattr(writer.options, "draw_transparent", False):
         chosen = {**chosen, "transparent": True}  # as the option of the writer asks, without the flag
+    if chosen["resume"]:
+        checks.check_resume(writer, output)
     ranges = tuple(_range(text) for text in chosen["ranges"])
     source = open_source(chosen["source"])
-    checks.check_ranges(ranges, source)
+    checks.check_ranges(ranges, source, chosen["keep_unchanged"])
     checks.check_images(writer, output, source)
     faces = load_faces(chosen["source"], chosen["alignments"], chosen["faces"], chosen["landmarks"])
     checks.check_faces(faces, source)
@@ -111,29 +114,29 @@ def run(chosen: Mapping[str, Any]) -> tuple[Report, list[str]]:
         source.deep = job.writer.deep
     facts = _facts(chosen, source, faces, model, choice, (writer_name, suffix), mark)
     report = Report(facts=facts, damage=list(faces.problems))
-    account = chosen["report"] or report_path(output, shard, folder=isinstance(writer, ImageFolderWriter))
-    before = account.exists()
+    path = chosen["report"] or report_path(output, shard, folder=isinstance(writer, ImageFolderWriter))
+    if isinstance(writer, ImageFolderWriter):
+        report.facts["landmarks"]["digests"] = face_digests(faces, source)
     if job.resume:
-        redo = frames_to_redo(account, output, report.facts)
+        redo = frames_to_redo(path, output, report.facts)
         if redo is None and not chosen["force"]:
             checks.check_nothing_unknown(job.writer, output, source, part, written_ranges)
         job = replace(job, resume=redo is not None, redo=redo or frozenset())
+    report.outdated = frames_outdated(job, path, report.facts)
 
     def save() -> None:
         report.facts["writer"]["encoder"] = job.writer.description
         if shard is not None:
             report.facts["shard"] = part_facts(shard, report, job, total).as_dict()
-        report.write(account)
+        report.write(path)
 
+    account = Account(path, save)
     try:
-        _run_with_progress(job, report, save)
+        _run_with_progress(job, report, account)
         if shard is not None:
             check_share(report, job, total)
     finally:
-        if report.read:
-            save()
-        elif not before and account.exists():
-            account.unlink()
+        account.finish(written=report.written > 0, worth_telling=report.read > 0 and bool(report.stopped))
     if not report.written and not report.stopped:
         what = "no frame of it can be decoded" if not report.read else "none of its frames lies in the ranges"
         raise InputError(f"{source.info.path}: {what}, nothing was written")
@@ -259,18 +262,13 @@ def _shard(chosen: Mapping[str, Any], writer: Writer, suffix: str) -> Shard | No
     return Shard.parse(chosen["shard"])
 
 
-def _run_with_progress(job: Conversion, report: Report, save: Callable[[], None]) -> None:
-    """Convert. `save` writes the account, at the start and at each failure: what a killed run leaves must be known."""
+def _run_with_progress(job: Conversion, report: Report, account: Account) -> None:
     stop = threading.Event()
     started = time.monotonic()
-    saved = -1
     with Progress("Converting", total=_expected(job), unit="frames") as progress, _interruptible(stop):
 
         def advance(current: Report) -> None:
-            nonlocal saved
-            if len(current.failed) != saved:
-                saved = len(current.failed)
-                save()
+            account.keep_up()
             rate = current.written / max(time.monotonic() - started, 1e-6)
             progress.advance(current.written - progress.done, f"{rate:.1f} fps, {current.faces} faces")
 

@@ -62,6 +62,7 @@ class OrderedOutput:
             self.report.failed.append((done.frame.key, done.reason or "failed"))
         with self.report.timed("encode"):
             self.job.writer.write(picture, encoded)
+        self.report.outdated.discard(done.frame.key)
         if self.report.first_frame is None:
             self.report.first_frame, self.report.first_timing = picture.index, picture.timing
         self.report.written += 1

@@ -31,6 +31,9 @@ class Report:
     status: Counter[Status] = field(default_factory=Counter)
     failed: list[tuple[str, str]] = field(default_factory=list)
     """(frame key, reason) of every failed frame, in order."""
+    outdated: set[str] = field(default_factory=set)
+    """Keys of frames whose image in the output is an earlier run's and to be replaced: of another look or other faces,
+    or of a frame that had failed. They leave the set as they are written."""
     notes: Counter[str] = field(default_factory=Counter)
     """What the user should know, with how often it happened."""
     damage: list[str] = field(default_factory=list)
@@ -88,6 +91,7 @@ class Report:
             },
             "faces": self.faces,
             "failed": [{"frame": key, "reason": reason} for key, reason in self.failed[:_MAX_NAMED]],
+            "outdated": sorted(self.outdated),
             "notes": dict(self.notes),
             "damage": self.damage[:100],
             "stopped": self.stopped or ("" if self.finished else UNFINISHED),
@@ -115,6 +119,8 @@ class Report:
         lines += [f"failed: {key}: {reason}" for key, reason in self.failed[:50]]
         if len(self.failed) > 50:
             lines.append(f"... and {len(self.failed) - 50} more failed frames, named in the report")
+        if self.outdated:
+            lines.append(f"{len(self.outdated)} images are still those of an earlier run: --resume converts them again")
         if self.damage:
             lines.append(f"the input is damaged in {len(self.damage)} places: {self.damage[0]}")
         return lines

@@ -1,38 +1,138 @@
-"""Going on where an earlier run ended: what it must have in common with this one, and what it has to do again."""
+"""Going on where earlier runs ended: what they must have in common with this one, and what is to be done again."""
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from fsdeploy.convert.conversion import Conversion
+from fsdeploy.convert.frame import Frame
+from fsdeploy.convert.images import ImageFolderWriter
+from fsdeploy.convert.landmarks import FaceIndex
+from fsdeploy.convert.sources import FrameSource, VideoFile, frame_number
 from fsdeploy.errors import InputError
+from fsdeploy.faces.records import FaceRecord
+
+Ranges = Sequence[tuple[int, int]]
+"""Inclusive ranges of frame numbers; empty: all."""
 
 
 def frames_to_redo(account: Path, output: Path, facts: Mapping[str, Any]) -> frozenset[str] | None:
-    """Keys of the frames that earlier runs failed at; None when they left no report.
+    """Keys of the frames whose images cannot be kept; None when earlier runs left no report.
+
+    They are those that earlier runs failed at, or had yet to replace, and those whose faces have changed.
 
     Args:
         account: where this run's report lies; an earlier one is replaced.
         output: the folder written to, in which shards leave a report each.
-        facts: what this run's report says of model, settings and writer.
+        facts: what this run's report says of model, settings, writer and faces.
 
     Raises:
         InputError: a report cannot be read, or what it tells of was made with something else.
     """
     reports = {account, *(output.glob("convert_report*.json") if output.is_dir() else ())}
-    failed = [_failed_before(path, facts) for path in sorted(reports) if path.exists()]
-    return frozenset().union(*failed) if failed else None
+    redo = [_to_redo(path, facts) for path in sorted(reports) if path.exists()]
+    return frozenset().union(*redo) if redo else None
 
 
-def _failed_before(account: Path, facts: Mapping[str, Any]) -> frozenset[str]:
+def frames_outdated(job: Conversion, account: Path, facts: Mapping[str, Any]) -> set[str]:
+    """Keys of the frames of which an image is there that this run is to replace, or that does not fit to its images.
+
+    Whoever goes on from this run needs to know them, should it end before they are written. Arguments as above; what
+    `job` says of resuming counts.
+    """
+    if not isinstance(job.writer, ImageFolderWriter) or job.writer.takes != "frames" or not job.output.is_dir():
+        return set()
+    there = {key for key, _ in images_there(job.writer, job.output, job.source, job.part)}
+    if job.resume:
+        return there & job.redo
+    written = () if job.keep_unchanged else job.ranges
+    replaced = {key for key in there if not written or within(frame_number(key), written)}
+    try:
+        redo = frames_to_redo(account, job.output, facts)
+    except InputError:  # nobody asked to go on from those reports, and what is there is not of this run's kind
+        redo = None
+    return there if redo is None else replaced | (there & redo)
+
+
+def face_digests(faces: FaceIndex, source: FrameSource) -> dict[str, str]:
+    """Frame key -> digest of the landmarks and stored masks of its faces, for each frame that has faces."""
+    digests = {}
+    for frame in _frames_with_entries(faces, source):
+        records = faces.frames.get(faces.find(frame) or "", ())
+        if records:
+            digests[frame.key] = _digest(records)
+    return digests
+
+
+def _frames_with_entries(faces: FaceIndex, source: FrameSource) -> Iterator[Frame]:
+    """Frames, without their pictures, that may have faces."""
+    keys = source.keys()
+    if keys is not None:
+        yield from (Frame(index, key, None, None) for index, key in enumerate(keys))
+    elif isinstance(source, VideoFile):
+        for name in faces.frames:
+            if faces.by_index:
+                yield Frame(int(name), source.key(int(name)), None, None)
+            else:
+                yield Frame(-1, Path(name).stem + source.path.suffix, None, None)
+
+
+def _digest(records: Sequence[FaceRecord]) -> str:
+    digest = hashlib.blake2b(digest_size=6)
+    for record in records:
+        digest.update(np.ascontiguousarray(record.landmarks, np.float32).tobytes())
+        for name, mask in sorted(record.masks.items()):
+            digest.update(f"{name} {mask.stored_size} {mask.stored_centering}".encode())
+            digest.update(np.ascontiguousarray(mask.affine_matrix, np.float64).tobytes())
+            digest.update(mask.data)
+    return digest.hexdigest()
+
+
+def images_there(
+    writer: ImageFolderWriter, output: Path, source: FrameSource, part: tuple[int, int | None], ranges: Ranges = ()
+) -> Iterator[tuple[str, str]]:
+    """(frame key, file name) of each file of the output folder that a frame would be written to.
+
+    Args:
+        part: first frame index and the one after the last.
+    """
+    first, last = part
+    there = sorted(entry.name for entry in output.iterdir())
+    keys = source.keys()
+    if keys is not None:
+        wanted = [key for key in keys[first:last] if not ranges or within(frame_number(key), ranges)]
+        chosen = {writer.file_name(key): key for key in wanted}
+        yield from ((chosen[name], name) for name in there if name in chosen)
+    elif isinstance(source, VideoFile):
+        for name in there:
+            number = frame_number(name)
+            if number is None or number <= first or (last is not None and number > last):
+                continue
+            key = source.key(number - 1)
+            if name == writer.file_name(key) and (not ranges or within(number, ranges)):
+                yield key, name
+
+
+def within(number: int | None, ranges: Ranges) -> bool:
+    """Whether a frame's number lies in one of the ranges."""
+    return number is not None and any(first <= number <= last for first, last in ranges)
+
+
+def _to_redo(account: Path, facts: Mapping[str, Any]) -> frozenset[str]:
     try:
         before = json.loads(account.read_text("utf-8"))
         failed = frozenset(str(entry["frame"]) for entry in before["failed"])
         count = int(before["frames"]["failed"])
+        outdated = frozenset(map(str, before.get("outdated", ())))
+        faces, faces_now = (dict(entry["landmarks"].get("digests", {})) for entry in (before, facts))
         earlier, now = _alike(before), _alike(json.loads(json.dumps(dict(facts), default=str)))
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{account} is no report to go on from ({error}): convert without --resume") from error
     differing = [name for name in now if earlier[name] != now[name]]
     if differing:
@@ -42,7 +142,8 @@ def _failed_before(account: Path, facts: Mapping[str, Any]) -> frozenset[str]:
         )
     if count > len(failed):
         raise InputError(f"{account} names only {len(failed)} of {count} failed frames: convert without --resume")
-    return failed
+    changed = {key for key in faces.keys() | faces_now.keys() if faces.get(key) != faces_now.get(key)}
+    return failed | outdated | changed
 
 
 def _alike(facts: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,6 +9,9 @@ import numpy as np
 import pytest
 from drawn import spec_landmarks, write_clip, write_landmarks
 
+from fsdeploy.convert import account, checks
+from fsdeploy.convert.report import Report
+
 FACE = spec_landmarks((32, 30), 22)
 
 
@@ -203,3 +206,35 @@ def test_parts_written_into_one_folder_are_joined_by_their_reports(tmp_path, dim
     (out / "convert_report.1of2.json").unlink()
     code, _, err = fsdeploy("join", out, "-o", out)
     assert code == 2 and "part 1 of 2 is missing" in err
+
+
+@pytest.mark.parametrize("kind", ["folder", "video", "video that only decoding counts"])
+def test_a_range_that_holds_no_frame_changes_nothing(tmp_path, dimmer, fsdeploy, monkeypatch, kind: str) -> None:
+    source = folder_of_frames(tmp_path / "in", 3)
+    if kind != "folder":
+        source = write_clip(tmp_path / "c.mp4", [np.full((60, 64, 3), 100, np.uint8)] * 3)
+    faces = write_landmarks(tmp_path / "l.json", {"0": [FACE], "1": [FACE], "2": [FACE]})
+    common = ("convert", "-m", dimmer, "-i", source, "-o", tmp_path / "o", "-l", faces)
+    if kind.endswith("counts"):
+        monkeypatch.setattr(checks, "frame_times", lambda path: None)
+    assert fsdeploy(*common)[0] == 0
+    before = {path: path.read_bytes() for path in (tmp_path / "o").iterdir()}
+    for more in (("--resume",), ("--force",)):
+        code, _, err = fsdeploy(*common, "-r", "900-1000", *more)
+        assert code == 2 and "none of its frames lies in the ranges" in err and len(err.splitlines()) == 1
+        assert {path: path.read_bytes() for path in (tmp_path / "o").iterdir()} == before
+    code, _, _ = fsdeploy(*common[:-4], "-o", tmp_path / "none.mp4", "-l", faces, "-r", "900-1000")
+    assert code == 2 and not list(tmp_path.glob("none*"))
+
+
+def test_the_report_is_not_written_again_at_every_failure(tmp_path, dimmer, fsdeploy, monkeypatch) -> None:
+    frames = folder_of_frames(tmp_path / "in", 40, set(range(1, 40)))
+    faces = write_landmarks(tmp_path / "l.json", {"f_0001.png": [FACE]})
+    written: list[int] = []
+    monkeypatch.setattr(Report, "write", lambda report, path: written.append(report.written))
+    for least, expected in ((3600.0, [0, 40]), (0.0, [*range(41), 40])):
+        written.clear()
+        monkeypatch.setattr(account, "EVERY_S", least)
+        monkeypatch.setattr(account, "SHARE", 1e9)
+        assert fsdeploy("convert", "-m", dimmer, "-i", frames, "-o", tmp_path / str(least), "-l", faces)[0] == 1
+        assert written == expected
