@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from fsdeploy.cli.json_output import json_text
+
+if TYPE_CHECKING:
+    from fsdeploy.export.check import Verdict
 
 
 @click.command()
@@ -28,9 +31,10 @@ def check(file: Path, apps: tuple[Any, ...], faces: Path | None, as_json: bool) 
       fsdeploy check a2b.onnx
       fsdeploy check me.dfm --for facefusion --for deepfacelive
     """
-    from fsdeploy.export.check import check_file, failed
+    from fsdeploy.export.check import check_for_apps, failed
 
-    findings = check_file(file, apps, faces)
+    checked = check_for_apps(file, apps, faces)
+    findings = checked.findings
     if as_json:
         click.echo(json_text([dataclasses.asdict(finding) for finding in findings]))
     else:
@@ -39,4 +43,13 @@ def check(file: Path, apps: tuple[Any, ...], faces: Path | None, as_json: bool) 
             click.echo(f"{finding.status:4}  {finding.rule:>3}  {finding.title}{detail}")
         counts = {status: sum(f.status == status for f in findings) for status in ("pass", "warn", "fail", "skip")}
         click.echo(f"{file}: " + ", ".join(f"{count} {status}" for status, count in counts.items() if count))
+        for verdict in checked.verdicts:
+            click.echo(_conclusion(verdict))
     return 1 if failed(findings) else 0
+
+
+def _conclusion(verdict: Verdict) -> str:
+    if not verdict.broken:
+        return f"{verdict.app}: will run it"
+    advice = f": {verdict.advice}" if verdict.advice else ""
+    return f"{verdict.app}: will not run it ({', '.join(verdict.broken)} fail){advice}"

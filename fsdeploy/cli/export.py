@@ -25,6 +25,8 @@ _PLACES = {
     "triton": ("tritonserver --model-repository={path}",),
 }
 
+_KINDS = {"noise": "noise inputs"}
+
 
 @click.command()
 @click.argument("model_dir", type=click.Path(path_type=Path))
@@ -67,6 +69,7 @@ def export(
     settings = ExportSettings(format=kind, batch=_batch(batch), **wishes)
     settings.check()
     target = output or default_output(model_dir, kind, swap_sides)
+    _check_name(target, kind)
     with stage(f"Exporting {model_dir} to {target}", quiet=as_json):
         report = export_model(model_dir, target, swap_sides, settings=settings, force=force)
     use = "frame" if settings.whole_frame else kind
@@ -80,6 +83,16 @@ def default_output(model_dir: Path, kind: str, swap_sides: bool) -> Path:
     return Path(f"{model_dir.resolve().name}_{direction}{suffix}")
 
 
+def _check_name(target: Path, kind: str) -> None:
+    """Refuse a name by which no program would know the file. Folders are refused elsewhere, for what they are."""
+    suffixes = {"onnx": (".onnx",), "dfm": (".dfm", ".onnx")}.get(kind, ())
+    if not suffixes or target.suffix in suffixes or target.is_dir():
+        return
+    if kind == "onnx" and target.suffix == ".dfm":
+        raise InputError(f"{target} would not be what its name says: add --format dfm, or name it {target.stem}.onnx")
+    raise InputError(f"{target} has no extension of an exported file: name it {target}{suffixes[0]}")
+
+
 def _batch(text: str | None) -> int | None:
     if text is None or text == "dynamic":
         return None
@@ -91,7 +104,7 @@ def _batch(text: str | None) -> int | None:
 def report_values(report: ExportReport) -> dict[str, Any]:
     """The report as JSON values."""
     values = dataclasses.asdict(report)
-    values["path"] = str(report.path)
+    values["path"], values["manifest"] = str(report.path), str(report.manifest)
     values["max_difference"] = report.max_difference
     return values
 
@@ -103,12 +116,13 @@ def report_text(report: ExportReport, use: str) -> str:
         use: "onnx", "frame", "dfm" or "triton": the kind of file, which says where it can be used.
     """
     lines = [
-        f"{entry.output:>20} on {entry.samples} {entry.inputs}: max difference {entry.max_difference:.2g}, "
-        f"mean {entry.mean_difference:.2g}, {entry.psnr_db:.1f} dB"
+        f"compared {entry.output} on {entry.samples} {_KINDS.get(entry.inputs, entry.inputs)}: "
+        f"max difference {entry.max_difference:.2g}, mean {entry.mean_difference:.2g}, {entry.psnr_db:.1f} dB"
         for entry in report.parity
     ]
     lines += [
         f"file     {report.path}",
+        f"manifest {report.manifest}",
         f"size     {report.megabytes:.1f} MB",
         f"opset    {report.opset}, IR {report.ir_version}",
         f"largest difference from the model {report.max_difference:.2g}",

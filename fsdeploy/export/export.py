@@ -46,6 +46,8 @@ class ExportReport:
     """What was written, and how close it is to the model."""
 
     path: Path
+    manifest: Path
+    """What is in the file and how it was proven, as JSON."""
     sha256: str
     opset: int
     ir_version: int
@@ -147,6 +149,7 @@ def _manifest(path: Path, name: str, digest: str, proven: Proven) -> str:
 def _report(output: Path, model: Path, digest: str, proven: Proven, started: float) -> ExportReport:
     return ExportReport(
         path=output,
+        manifest=manifest_path(model),
         sha256=digest,
         opset=proven.metadata.opset,
         ir_version=proven.metadata.ir_version,

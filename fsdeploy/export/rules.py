@@ -6,7 +6,7 @@ A function may raise `Doubt` for a cost that breaks nothing, and `Unknown` when 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 import numpy as np
@@ -39,9 +39,14 @@ class Rule:
     judge: Callable[[Subject], str | None]
     dfm_only: bool = False
     needs_session: bool = False
+    needs: tuple[str, ...] = ()
+    """Rules without which this one would only fail for their reason."""
 
-    def apply(self, subject: Subject) -> Finding:
-        """Judge a file; whatever goes wrong while judging is itself a finding."""
+    def apply(self, subject: Subject, failed: Collection[str] = ()) -> Finding:
+        """Judge a file of which the rules `failed` failed; whatever goes wrong while judging is itself a finding."""
+        broken = [rule for rule in self.needs if rule in failed]
+        if broken:
+            return Finding(self.id, self.title, "skip", f"it needs {', '.join(broken)}")
         if self.needs_session and subject.session is None:
             return Finding(self.id, self.title, "skip", f"the file does not load: {subject.load_error}")
         try:
@@ -68,7 +73,11 @@ def one_file(subject: Subject) -> str | None:
     if "visomaster" in subject.apps and subject.path.suffix not in (".dfm", ".onnx"):
         return f"expected the extension .dfm or .onnx, found '{subject.path.suffix}'"
     leftovers = sorted(entry.name for entry in subject.path.parent.glob(f"{subject.path.name}*.data"))
-    return f"expected no side files, found {', '.join(leftovers)}" if leftovers else None
+    if leftovers:
+        return f"expected no side files, found {', '.join(leftovers)}"
+    if subject.path.suffix not in (".dfm", ".onnx"):
+        raise Doubt(f"the extension is '{subject.path.suffix}': programs look for .onnx or .dfm")
+    return None
 
 
 def well_formed(subject: Subject) -> str | None:
@@ -314,6 +323,11 @@ def _difference(one: NDArray[np.generic], two: NDArray[np.generic]) -> float:
     return float(np.abs(one.astype(np.float64) - two.astype(np.float64)).max())
 
 
+_BORDERS = ("C6", "C7")
+"""What must hold before a file can be run."""
+_PICTURES = ("C5", *_BORDERS)
+"""What must hold before the outputs of a dfm file can be told apart; plain files are not judged by C5."""
+
 RULES: tuple[Rule, ...] = (
     Rule("C1", "one file, no side files, below 2 GB, right extension", one_file),
     Rule("C2", "passes onnx.checker, standard operators only, loads", well_formed),
@@ -322,15 +336,15 @@ RULES: tuple[Rule, ...] = (
     Rule("C5", "three outputs: mask, picture, mask", output_names, dfm_only=True),
     Rule("C6", "types of the borders", border_types),
     Rule("C7", "input shape, numeric sizes", input_shape),
-    Rule("C8", "output shapes", output_shapes, dfm_only=True, needs_session=True),
-    Rule("C9", "one face, and two where the batch is free", batches, needs_session=True),
-    Rule("C10", "finite and the same every time", steady, needs_session=True),
-    Rule("C11", "values in range", in_range, needs_session=True),
-    Rule("C12", "colour order", blue_first, dfm_only=True, needs_session=True),
-    Rule("C13", "picture depends on the input", lively, needs_session=True),
-    Rule("C14", "masks", masks, dfm_only=True, needs_session=True),
-    Rule("C15", "size of the picture", good_size, dfm_only=True),
-    Rule("C16", "morph input", morph, dfm_only=True, needs_session=True),
+    Rule("C8", "output shapes", output_shapes, dfm_only=True, needs_session=True, needs=("C5", "C7")),
+    Rule("C9", "one face, and two where the batch is free", batches, needs_session=True, needs=_BORDERS),
+    Rule("C10", "finite and the same every time", steady, needs_session=True, needs=_BORDERS),
+    Rule("C11", "values in range", in_range, needs_session=True, needs=_BORDERS),
+    Rule("C12", "colour order", blue_first, dfm_only=True, needs_session=True, needs=_PICTURES),
+    Rule("C13", "picture depends on the input", lively, needs_session=True, needs=_PICTURES),
+    Rule("C14", "masks", masks, dfm_only=True, needs_session=True, needs=_PICTURES),
+    Rule("C15", "size of the picture", good_size, dfm_only=True, needs=("C7",)),
+    Rule("C16", "morph input", morph, dfm_only=True, needs_session=True, needs=_PICTURES),
     Rule("C17", "equal to the model", proven),
     Rule("C18", "loads in old and new runtimes", loads),
     Rule("C19", "metadata", described),

@@ -51,16 +51,21 @@ def test_the_last_lines_say_file_size_opset_difference_digest_and_use(
     lines = out.splitlines()
     first = next(index for index, line in enumerate(lines) if line.startswith("file "))
     assert code == 0 and lines[first].endswith("mine_a2b.onnx")
-    assert [line.split()[0] for line in lines[first : first + 6]] == [
+    assert [line.split()[0] for line in lines[first : first + 7]] == [
         "file",
+        "manifest",
         "size",
         "opset",
         "largest",
         "sha256",
         "use",
     ]
+    assert lines[first + 1].endswith("mine_a2b.onnx.json") and (tmp_path / "mine_a2b.onnx.json").is_file()
+    assert not any(line.startswith(" ") for line in lines), "one margin for all lines"
     code, out, _ = run(monkeypatch, capsys, "export", model, "--swap-sides", "--json")
-    assert json.loads(out)["metadata"]["direction"] == "b2a" and (tmp_path / "mine_b2a.onnx").is_file()
+    values = json.loads(out)
+    assert values["metadata"]["direction"] == "b2a" and (tmp_path / "mine_b2a.onnx").is_file()
+    assert values["manifest"] == "mine_b2a.onnx.json"
     code, out, _ = run(monkeypatch, capsys, "check", "mine_a2b.onnx")
     assert code == 0 and "pass  C17" in out
     code, out, _ = run(monkeypatch, capsys, "bench", "mine_a2b.onnx", "-n", "2", "-b", "1", "-p", "cpu")
@@ -81,6 +86,10 @@ def test_the_last_lines_say_file_size_opset_difference_digest_and_use(
         (["--precision", "fp16", "--faces", "nowhere"], 2, "nowhere is not a folder"),
         (["-o", "blocked/m.onnx"], 2, "cannot write"),
         (["-o", "there.onnx"], 2, "--force"),
+        (["-o", "foo"], 2, "name it foo.onnx"),
+        (["-o", "foo", "--format", "dfm"], 2, "name it foo.dfm"),
+        (["-o", "me.v2"], 2, "name it me.v2.onnx"),
+        (["-o", "me.dfm"], 2, "add --format dfm, or name it me.onnx"),
         (["-o", "folder", "--force"], 2, "folder is a folder: name a file to write with -o"),
         (["-o", "folder"], 2, "folder is a folder: name a file to write with -o"),
     ],

@@ -281,6 +281,39 @@ def test_a_manifest_of_another_file_is_noticed(tiny: Path, tmp_path: Path) -> No
     assert verdicts(path)["C17"] == "fail"
 
 
+def test_rules_that_need_a_broken_one_are_skipped_and_say_so(tiny: Path, tmp_path: Path) -> None:
+    path = export_model(tiny, tmp_path / "m.onnx").path
+    found = {finding.rule: finding for finding in check_file(path, ["facefusion"])}
+    assert {rule for rule, finding in found.items() if finding.status == "fail"} == {"C4", "C5", "C7"}
+    assert not [finding for finding in found.values() if "fails when run" in finding.detail]
+    for rule in ("C12", "C13", "C14"):
+        assert (found[rule].status, found[rule].detail) == ("skip", "it needs C5, C7")
+
+
+def last_lines(path: Path, *apps: str) -> list[str]:
+    arguments = [str(path), *(word for app in apps for word in ("--for", app))]
+    printed = CliRunner().invoke(check, arguments, standalone_mode=False).output.splitlines()
+    return printed[-len(apps) :]
+
+
+def test_the_last_lines_say_which_apps_will_run_the_file(tiny: Path, tmp_path: Path) -> None:
+    plain = export_model(tiny, tmp_path / "m.onnx").path
+    assert last_lines(plain, "onnxruntime") == ["onnxruntime: will run it"]
+    assert last_lines(plain, "facefusion", "onnxruntime") == [
+        "facefusion: will not run it (C4, C5, C7 fail): export the model with --format dfm",
+        "onnxruntime: will run it",
+    ]
+    dfm = save(handmade(), tmp_path / "me.onnx")
+    assert last_lines(dfm, "facefusion", "deepfacelive") == [
+        "facefusion: will run it",
+        "deepfacelive: will not run it (C1 fail)",
+    ]
+
+
+def test_a_file_without_an_extension_is_a_warning(tmp_path: Path) -> None:
+    assert verdicts(save(handmade(), tmp_path / "me"), "facefusion")["C1"] == "warn"
+
+
 def test_exit_codes_say_passed_failed_or_unreadable(tmp_path: Path) -> None:
     good = save(handmade(), tmp_path / "good.dfm")
     model = handmade()
