@@ -15,8 +15,12 @@ class ConfigError(InputError):
     """An option with an unknown name or a value outside its range (exit code 2)."""
 
 
+class PluginError(InputError):
+    """An installed plugin that cannot be imported, or does not do what its base class says (exit code 2)."""
+
+
 class UnknownModelError(InputError):
-    """No model plugin of that name is installed (exit code 2)."""
+    """No usable model plugin of that name is installed (exit code 2)."""
 
 
 class CorruptModelError(InputError):

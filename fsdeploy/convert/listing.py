@@ -12,8 +12,7 @@ from fsdeploy.convert.plugin import KINDS
 def plugin_lines() -> Iterator[str]:
     """Kind, plugin and each option with its default, range or choices, and help."""
     for kind in KINDS:
-        for name in plugin.names(kind):
-            loaded = plugin.find(kind, name)
+        for name, loaded in plugin.usable(kind).items():
             yield f"{kind}.{name}: {loaded.describe()}"
             for option, (_, default, spec) in specs(loaded.Options).items():
                 yield f"    {kind}.{name}.{option}={default!s:<12} {allowed(spec)}{spec.help}"
@@ -22,8 +21,7 @@ def plugin_lines() -> Iterator[str]:
 def plugin_tables() -> Iterator[str]:
     """The same as Markdown."""
     for kind in KINDS:
-        for name in plugin.names(kind):
-            loaded = plugin.find(kind, name)
+        for name, loaded in plugin.usable(kind).items():
             yield f"\n**`{kind}.{name}`** {loaded.describe()}\n"
             options = specs(loaded.Options)
             if options:

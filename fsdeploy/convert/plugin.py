@@ -19,9 +19,10 @@ from typing import Any, ClassVar, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from fsdeploy.config.entry_point import load_class, warn_of_broken
 from fsdeploy.config.option import check_section, from_mapping
 from fsdeploy.convert.frame import OutputInfo, Picture
-from fsdeploy.errors import ConfigError, InputError
+from fsdeploy.errors import ConfigError, InputError, PluginError
 from fsdeploy.faces.aligned import AlignedFace
 from fsdeploy.faces.geometry import Centering
 from fsdeploy.faces.records import FaceRecord
@@ -193,18 +194,29 @@ Plugin = TypeVar("Plugin", bound=ConvertPlugin)
 
 
 def names(kind: str, base: type | None = None) -> list[str]:
-    """Names of the installed plugins of a kind, sorted; with `base` only subclasses of it."""
-    found = sorted({entry.name for entry in _entries(kind)})
+    """Names of the installed plugins of a kind, sorted; with `base` only usable ones that are subclasses of it."""
     if base is None:
-        return found
-    return [name for name in found if issubclass(find(kind, name), base)]
+        return sorted({entry.name for entry in _entries(kind)})
+    return list(usable(kind, base))
+
+
+def usable(kind: str, base: type = ConvertPlugin) -> dict[str, type[ConvertPlugin]]:
+    """Every installed plugin of a kind by name, sorted; broken ones are passed over with a warning."""
+    found = {}
+    for name in names(kind):
+        try:
+            found[name] = find(kind, name)
+        except PluginError as error:
+            warn_of_broken(error)
+    return {name: loaded for name, loaded in found.items() if issubclass(loaded, base)}
 
 
 def find(kind: str, name: str) -> type[ConvertPlugin]:
     """The plugin class of that name.
 
     Raises:
-        InputError: none is installed (names the nearest), or it cannot be imported.
+        InputError: none is installed (names the nearest).
+        PluginError: it cannot be imported or is no convert plugin.
     """
     entries = {entry.name: entry for entry in _entries(kind)}
     wanted = name.replace("_", "-")
@@ -212,13 +224,7 @@ def find(kind: str, name: str) -> type[ConvertPlugin]:
         near = difflib.get_close_matches(wanted, entries, n=1, cutoff=0.4)
         hint = f"did you mean '{near[0]}'?" if near else f"choose from {', '.join(sorted(entries))}"
         raise InputError(f"no {kind} plugin is called '{name}': {hint}")
-    try:
-        loaded = entries[wanted].load()
-    except (ImportError, AttributeError) as error:
-        raise InputError(f"the {kind} plugin '{wanted}' cannot be loaded ({error}): reinstall its package") from error
-    if not (inspect.isclass(loaded) and issubclass(loaded, ConvertPlugin)):
-        raise InputError(f"the {kind} plugin '{wanted}' is no convert plugin: see docs/plugins.md")
-    return loaded
+    return load_class(entries[wanted], kind, ConvertPlugin)
 
 
 def build(kind: str, name: str, base: type[Plugin], values: Mapping[str, Any] | None = None) -> Plugin:

@@ -153,7 +153,7 @@ def parse_values(assignments: Iterable[str], config: Path | None = None) -> Valu
 
 def option_tables() -> dict[str, type]:
     """Table of a configuration file, "convert.<kind>.<plugin>" -> options dataclass, of plugins that have options."""
-    found = {(kind, name): plugin.find(kind, name).Options for kind in KINDS for name in plugin.names(kind)}
+    found = {(kind, name): loaded.Options for kind in KINDS for name, loaded in plugin.usable(kind).items()}
     return {f"convert.{kind}.{name}": options for (kind, name), options in found.items() if specs(options)}
 
 

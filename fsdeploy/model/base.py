@@ -14,7 +14,7 @@ from torch import Tensor
 
 from fsdeploy import __version__
 from fsdeploy.config.training import TrainingOptions
-from fsdeploy.errors import ConfigError
+from fsdeploy.errors import ConfigError, PluginError
 from fsdeploy.model.info import ModelInfo
 from fsdeploy.model.io import IO
 from fsdeploy.model.network import SwapNetwork
@@ -197,8 +197,24 @@ class ModelBase(ABC):
             face = torch.empty(2, *self.input_shape, device="meta")
             with torch.no_grad():
                 sides = torch.func.functional_call(self.model, weights, ([face] * SwapNetwork.sides,))
+            self._check_outputs(sides)
             self._output_shapes = [(None, *output.shape[1:]) for outputs in sides for output in outputs]
         return self._output_shapes
+
+    def _check_outputs(self, sides: Any) -> None:
+        """Refuse what a plugin's author may return by mistake where everything else expects lists of outputs."""
+        for side, outputs in enumerate(sides):
+            if not isinstance(outputs, list | tuple):
+                problem = f"a list of tensors, got {type(outputs).__name__}"
+            elif not all(isinstance(output, Tensor) and output.ndim == 4 for output in outputs):
+                problem = "tensors of shape (N, C, H, W)"
+            elif not any(output.shape[1] == 3 for output in outputs):
+                problem = "at least one face, a tensor of 3 channels"
+            else:
+                continue
+            raise PluginError(
+                f"{self.name}: the decoder of side {'AB'[side]} must return {problem}: see docs/plugins.md"
+            )
 
     def add_history(self, loss: Iterable[float] | Tensor) -> None:
         """Keep the losses of one iteration, one value per side, for the average at the next save.

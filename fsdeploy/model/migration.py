@@ -13,7 +13,8 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, Protocol
 
-from fsdeploy.errors import InputError, UnsupportedFormatError
+from fsdeploy.config.entry_point import load_class, warn_of_broken
+from fsdeploy.errors import InputError, PluginError, UnsupportedFormatError
 from fsdeploy.model.graph.description import GraphDescription
 from fsdeploy.model.tensor_stream import StoredTensor
 
@@ -137,11 +138,10 @@ def find_converter(path: Path) -> Converter:
     names = []
     for point in sorted(entry_points(group=_GROUP), key=lambda entry: entry.name):
         try:
-            converter: Converter = point.load()()
-        except (ImportError, AttributeError) as error:
-            raise InputError(
-                f"the converter '{point.name}' cannot be imported: {error}: reinstall its package"
-            ) from error
+            converter: Converter = load_class(point, "converter")()
+        except PluginError as error:
+            warn_of_broken(error)
+            continue
         names.append(converter.format)
         if converter.recognises(path):
             return converter

@@ -6,7 +6,8 @@ import difflib
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING
 
-from fsdeploy.errors import UnknownModelError
+from fsdeploy.config.entry_point import load_class, warn_of_broken
+from fsdeploy.errors import PluginError, UnknownModelError
 
 if TYPE_CHECKING:
     from fsdeploy.model.base import ModelBase
@@ -35,22 +36,33 @@ def model_names() -> list[str]:
     return sorted({*_registered, *(point.name for point in entry_points(group=_GROUP))})
 
 
+def usable_models() -> dict[str, type[ModelBase]]:
+    """Every installed and registered model by name; broken plugins are passed over with a warning."""
+    found = {}
+    for name in model_names():
+        try:
+            found[name] = model_class(name)
+        except UnknownModelError as error:
+            warn_of_broken(error)
+    return found
+
+
 def model_class(name: str) -> type[ModelBase]:
     """The plugin class of a model name; "-" counts as "_".
 
     Raises:
-        UnknownModelError: no such plugin (names the nearest), or it cannot be imported.
+        UnknownModelError: no such plugin (names the nearest), or it cannot be imported or is no model.
     """
     wanted = name.lower().replace("-", "_")
     if wanted in _registered:
         return _registered[wanted]
     for point in entry_points(group=_GROUP, name=wanted):
+        from fsdeploy.model.base import ModelBase  # it needs torch, which listing names does not
+
         try:
-            found: type[ModelBase] = point.load()
-        except (ImportError, AttributeError) as error:
-            raise UnknownModelError(
-                f"the model plugin '{wanted}' ({point.value}) cannot be imported: {error}: reinstall its package"
-            ) from error
+            found: type[ModelBase] = load_class(point, "model", ModelBase)
+        except PluginError as error:
+            raise UnknownModelError(str(error)) from error
         if found.name != wanted:  # a saved model names its plugin by the class's name
             raise UnknownModelError(
                 f"the model plugin '{wanted}' calls itself '{found.name}': rename its file or set `name` in its class"

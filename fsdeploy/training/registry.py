@@ -5,6 +5,7 @@ from __future__ import annotations
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING
 
+from fsdeploy.config.entry_point import load_class
 from fsdeploy.config.option import nearest
 from fsdeploy.errors import InputError
 
@@ -23,12 +24,11 @@ def trainer_class(name: str) -> type[TrainerBase]:
     """The trainer plugin of a name.
 
     Raises:
-        InputError: no such trainer (names the nearest), or it cannot be imported.
+        InputError: no such trainer (names the nearest).
+        PluginError: it cannot be imported or is no trainer.
     """
     for point in entry_points(group=_GROUP, name=name):
-        try:
-            found: type[TrainerBase] = point.load()
-        except (ImportError, AttributeError) as error:
-            raise InputError(f"the trainer '{name}' ({point.value}) cannot be imported: {error}") from error
-        return found
+        from fsdeploy.training.trainer_base import TrainerBase  # it needs torch, which listing names does not
+
+        return load_class(point, "trainer", TrainerBase)
     raise InputError(f"no trainer is called '{name}'{nearest(name, trainer_names())}")

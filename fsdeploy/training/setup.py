@@ -12,7 +12,7 @@ from fsdeploy.config.option import check_value, specs
 from fsdeploy.config.training import TrainingOptions
 from fsdeploy.errors import ConfigError, CorruptModelError, InputError
 from fsdeploy.model.base import ModelBase
-from fsdeploy.model.registry import model_class, model_names
+from fsdeploy.model.registry import usable_models
 from fsdeploy.model.saved_set import BACKUP, FileSet, model_names_in, read_state
 from fsdeploy.training.data.files import get_sorted_images
 
@@ -45,8 +45,8 @@ def choose_plugin(folder: Path, asked: str | None) -> str:
 
 
 def known_plugins() -> dict[str, type]:
-    """Model plugin -> its options dataclass, of all installed plugins."""
-    return {name: model_class(name).Options for name in model_names()}
+    """Model plugin -> its options dataclass, of all installed plugins that can be used."""
+    return {name: model.Options for name, model in usable_models().items()}
 
 
 def gather_options(
