@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import cv2
@@ -34,6 +36,38 @@ def test_the_sample_swaps_the_face_of_the_first_frame(files, tmp_path: Path, pag
     changed = (swapped != frame).any(axis=2)
     assert 0.02 < changed.mean() < 0.6, "the face, and no more than it"
     assert np.abs(swapped.astype(int) - frame)[changed].mean() > 3
+
+
+def test_the_plugins_of_the_page_work_once_their_package_is_installed(tmp_path: Path) -> None:
+    """Installed by hand, as an installer would: the code on the path, the entry points in its dist-info."""
+    (toml,) = samples("docs/plugins.md", "toml")
+    project = tomllib.loads(toml)["project"]
+    info = tmp_path / f"{project['name'].replace('-', '_')}-{project['version']}.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {project['name']}\nVersion: {project['version']}\n")
+    groups = project["entry-points"].items()
+    lines = (
+        f"[{group}]\n" + "".join(f"{name} = {value}\n" for name, value in found.items()) for group, found in groups
+    )
+    (info / "entry_points.txt").write_text("".join(lines))
+    package = tmp_path / "my_plugins"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    original = ROOT / "plugins/fsdeploy_plugins/models/original.py"
+    shutil.copy(original, package / "mine.py")
+    (warmer,) = samples("docs/plugins.md", "python")
+    (package / "warmer.py").write_text(warmer)
+    program = (
+        "import numpy as np; from fsdeploy.convert import plugin; from fsdeploy.model.registry import model_class; "
+        "face = np.full((8, 8, 3), 0.5, np.float32); mask = np.ones((8, 8), np.float32); "
+        "warmer = plugin.build('color', 'warmer', plugin.ColorPlugin); "
+        "print(model_class('mine').__module__, warmer(face, face, mask)[0, 0])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], env={**os.environ, "PYTHONPATH": str(tmp_path)}, cwd=tmp_path, check=True,
+        timeout=120, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.stdout.split() == ["my_plugins.mine", "[0.5", "0.5", "0.55]"]
 
 
 def test_the_folders_that_the_readme_writes_do_not_meet() -> None:
