@@ -62,6 +62,7 @@ def _train(
 ) -> None:
     shows_preview = viewer is not None
     requests.running.set()
+    trainer.loader.look_while_waiting(lambda: _stop_waiting(trainer, requests, keys))
     count = 0
     for count in range(1, limit + 1):
         due = count % save_interval == 0 or count == 1
@@ -73,7 +74,11 @@ def _train(
             requests.refresh.clear()
             trainer.refresh_preview()
             shows_preview = True
-        trainer.train_one_step(viewer if shows_preview else None, timelapse and due)
+        try:
+            trainer.train_one_step(viewer if shows_preview else None, timelapse and due)
+        except _StopWhileWaitingError:
+            count -= 1
+            break
         shows_preview = False
         _show(trainer, progress, count)
         keys.poll()
@@ -85,6 +90,23 @@ def _train(
             shows_preview = viewer is not None
     trainer.fetch_figures()
     _show(trainer, progress, count)
+
+
+class _StopWhileWaitingError(Exception):
+    """A stop was asked for while the next batch was waited for."""
+
+
+def _stop_waiting(trainer: Trainer, requests: Requests, keys: Keys) -> None:
+    """Heed a stop although the next batch, and with it the end of the iteration, may be minutes away."""
+    keys.poll()
+    if not requests.stop.is_set():
+        return
+    if not trainer.plugin.acts_alone:
+        trainer.loader.stop_waiting()
+    elif trainer.iterations:
+        raise _StopWhileWaitingError
+    else:
+        raise KeyboardInterrupt  # as before the run: there is nothing to save
 
 
 def _show(trainer: Trainer, progress: Progress, count: int) -> None:

@@ -33,6 +33,8 @@ class TrainerBase(ABC):
         config: Folders, batch size and variations of this run.
     """
 
+    acts_alone = True
+    """Whether this process may leave the loop by itself. False where others would wait for it for ever."""
     loss_func: LossCollator
     """The model's loss functions, after `register_loss`."""
 

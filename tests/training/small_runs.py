@@ -34,9 +34,9 @@ def start(
     return Trainer(plugin, changes.pop("preview", False), seed=seed, device=torch.device("cpu"), **changes)
 
 
-def run(trainer: Trainer, iterations: int, **changes: Any) -> Trainer:
+def run(trainer: Trainer, iterations: int, requests: Requests | None = None, **changes: Any) -> Trainer:
     try:
-        session.run(trainer, Requests(), iterations, quiet=True, **changes)
+        session.run(trainer, requests or Requests(), iterations, quiet=True, **changes)
     finally:
         trainer.close()
     return trainer

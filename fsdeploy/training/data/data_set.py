@@ -102,9 +102,13 @@ class TrainSet:
             )
         return self.spec.split(row)
 
+    def stop_waiting(self) -> None:
+        """Have threads that wait for the storage give up, now and later."""
+        self._outage.close()
+
     def close(self) -> None:
         """Let go of the kept crops; threads that wait for the storage give up."""
-        self._outage.close()
+        self.stop_waiting()
         if self.cache:
             self.cache.close()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -124,6 +124,15 @@ class TrainLoader:
     def get_loader(self) -> BatchPipeline[Any]:
         """The pipeline that prepares the batches."""
         return self._pipeline
+
+    def look_while_waiting(self, look: Callable[[], object]) -> None:
+        """As `BatchPipeline.look_while_waiting`."""
+        self._pipeline.look_while_waiting(look)
+
+    def stop_waiting(self) -> None:
+        """End waits for a storage that is away: kept crops take the place of others; without any it is an error."""
+        for dataset in self.datasets:
+            dataset.stop_waiting()
 
     def close(self) -> None:
         """Stop the workers and let go of the crops."""

@@ -10,8 +10,8 @@ from __future__ import annotations
 import os
 import weakref
 from collections import deque
-from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Generic, Protocol, Self, TypeVar
 
 import cv2
@@ -23,6 +23,8 @@ from fsdeploy.training.data.sampler import EndlessSampler
 
 _AHEAD_BYTES = 128 << 20
 """Memory that batches prepared ahead may take, apart from the first."""
+_LOOK_S = 0.2
+"""Seconds between two looks at what else there is to do while a batch is waited for."""
 
 Raw = TypeVar("Raw")
 
@@ -47,7 +49,7 @@ class BatchPipeline(Generic[Raw]):
         maker: makes a batch from its crops.
         sources: crops per identity.
         sampler: which face stands in which row.
-        workers: threads; 0 makes each batch when it is asked for.
+        workers: threads; 0 makes each batch, in one thread, when it is asked for.
         pre_fetch: batches ahead per thread, as far as memory allows.
         start_iteration: number of the first batch.
     """
@@ -74,8 +76,10 @@ class BatchPipeline(Generic[Raw]):
         """Batches that are being prepared while one is in use."""
         self._queue: deque[tuple[Raw, list[Future[None]]]] = deque()
         self._next = start_iteration
-        self._pool = ThreadPoolExecutor(workers, "faces") if workers else None
+        # Never in the caller's thread, which must be able to stop waiting for a storage that does not answer.
+        self._pool = ThreadPoolExecutor(max(workers, 1), "faces")
         self._finalizer = weakref.finalize(self, _shut, self._pool)
+        self._look: Callable[[], object] = lambda: None
 
     def __iter__(self) -> Self:
         return self
@@ -85,19 +89,25 @@ class BatchPipeline(Generic[Raw]):
 
         Raises:
             InputError: no face of a folder can be read any more.
+            Exception: what the look of `look_while_waiting` raises; the batch stays the next one.
         """
-        if self._pool is None:
-            raw, rows = self._begin()
-            self._fill(raw, rows, 0, rows.size)
-        else:
-            while len(self._queue) < self.ahead:
-                self._submit(self._pool)
-            raw, parts = self._queue.popleft()
-            for part in parts:
-                part.result()
-            self._submit(self._pool)  # the threads work on while this batch is converted and used
+        while len(self._queue) < max(self.ahead, 1):
+            self._submit()
+        raw, parts = self._queue[0]
+        while wait(parts, _LOOK_S).not_done:
+            self._look()
+        self._queue.popleft()
+        for part in parts:
+            part.result()
+        if self.ahead:
+            self._submit()  # the threads work on while this batch is converted and used
         self.iteration += 1
         return self._maker.finish(raw)
+
+    def look_while_waiting(self, look: Callable[[], object]) -> None:
+        """Call `look` a few times a second, in the caller's thread, while a batch is not ready. What it raises ends the
+        wait."""
+        self._look = look
 
     def close(self) -> None:
         """Stop the threads; batches under way are dropped."""
@@ -110,11 +120,11 @@ class BatchPipeline(Generic[Raw]):
         self._next += 1
         return raw, indices
 
-    def _submit(self, pool: ThreadPoolExecutor) -> None:
+    def _submit(self) -> None:
         raw, indices = self._begin()
-        step = -(-indices.size // self._workers)
+        step = -(-indices.size // max(self._workers, 1))
         starts = range(0, indices.size, step)
-        self._queue.append((raw, [pool.submit(self._fill, raw, indices, at, at + step) for at in starts]))
+        self._queue.append((raw, [self._pool.submit(self._fill, raw, indices, at, at + step) for at in starts]))
 
     def _fill(self, raw: Raw, indices: NDArray[np.int64], start: int, stop: int) -> None:
         for row in range(start, min(stop, indices.size)):
@@ -123,6 +133,5 @@ class BatchPipeline(Generic[Raw]):
             self._maker.fill(raw, row, face, masks)
 
 
-def _shut(pool: ThreadPoolExecutor | None) -> None:
-    if pool is not None:
-        pool.shutdown(wait=False, cancel_futures=True)
+def _shut(pool: ThreadPoolExecutor) -> None:
+    pool.shutdown(wait=False, cancel_futures=True)

@@ -37,6 +37,8 @@ class Trainer(TrainerBase):
         InputError: the batch size is no multiple of the number of processes.
     """
 
+    acts_alone = False
+
     def __init__(self, model: ModelBase, config: TrainConfig) -> None:
         self._processes = distributed.get_world_size()
         if config.batch_size % self._processes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
+import threading
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from torch.utils.data import SequentialSampler
 from fsdeploy.config.training import FaceOptions, LoaderOptions, LossOptions, MaskOptions, TrainingOptions
 from fsdeploy.errors import ConfigError, InputError
 from fsdeploy.training.config import TrainConfig
+from fsdeploy.training.data.data_set import TrainSet
 from fsdeploy.training.data.loader import PreviewLoader, TrainLoader
 
 OPEN = []
@@ -250,3 +252,35 @@ def test_real_faces_give_batches_without_a_flaw(real_data):
         assert values.min() >= 0
         assert values.max() <= 1
         assert values.std() > 0.05
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_who_waits_for_a_batch_may_look_around_and_leave_without_losing_it(folder_a, folder_b, monkeypatch, workers):
+    class LeftError(Exception):
+        pass
+
+    def leave():
+        raise LeftError
+
+    undisturbed = loader(folder_a, folder_b, workers=0, seed=3)
+    expected = [next(undisturbed) for _ in range(2)]
+    gate = threading.Event()
+    crop = TrainSet.crop
+
+    def held_crop(self, index):
+        gate.wait(60)
+        return crop(self, index)
+
+    monkeypatch.setattr(TrainSet, "crop", held_crop)
+    held = loader(folder_a, folder_b, workers=workers, seed=3)
+    held.look_while_waiting(leave)
+    try:
+        for _ in range(2):
+            with pytest.raises(LeftError):
+                next(held)
+        assert held.iteration == 0
+    finally:
+        gate.set()
+    held.look_while_waiting(lambda: None)
+    for batch in expected:
+        assert_same(next(held), batch)
