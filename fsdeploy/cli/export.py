@@ -64,10 +64,12 @@ def export(
       fsdeploy export my_model --graph frame -o whole_swap.onnx
     """
     from fsdeploy.export import ExportSettings, export_model
+    from fsdeploy.model.folder import model_name_in
     from fsdeploy.progress import stage
 
     settings = ExportSettings(format=kind, batch=_batch(batch), **wishes)
     settings.check()
+    model_name_in(model_dir)  # before anything is announced
     target = output or default_output(model_dir, kind, swap_sides)
     _check_name(target, kind)
     with stage(f"Exporting {model_dir} to {target}", quiet=as_json):

@@ -26,8 +26,12 @@ def model_name_in(folder: Path) -> str:
     Raises:
         InputError: no folder, no model in it, or several.
     """
+    if not folder.exists():
+        raise InputError(f"{folder} does not exist: name the folder of a trained model")
     if not folder.is_dir():
-        raise InputError(f"{folder} is not a folder: name the folder of a trained model")
+        legacy_file = folder.suffix.lower() in (".h5", ".keras")
+        remedy = f"run 'fsdeploy migrate {folder}' first" if legacy_file else "name the folder of a trained model"
+        raise InputError(f"{folder} is {'a legacy model' if legacy_file else 'not a folder'}: {remedy}")
     names = model_names_in(folder)
     legacy = sorted(path.name for path in folder.iterdir() if path.suffix in (".h5", ".keras"))
     if legacy and not any(folder.glob("*.safetensors*")):  # its state file has the same name as ours

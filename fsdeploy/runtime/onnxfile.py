@@ -40,18 +40,33 @@ def scan(path: Path) -> OnnxFile:
         InputError: missing, empty, truncated, or not an ONNX file.
         HostileFileError: keeps weights in a file outside its own folder.
     """
+    if path.is_dir():
+        model = any(path.glob("*_state.json"))
+        remedy = f"run 'fsdeploy export {path}' and give the file that it writes" if model else "give the .onnx file"
+        raise InputError(f"{path} is a {'model ' if model else ''}folder: {remedy}")
     try:
         with path.open("rb") as stream:
             data = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)  # closed with its last view
         outline = _model(memoryview(data))
     except (_TruncatedError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is not a whole ONNX file: it is truncated or of another format") from error
+        raise InputError(f"{path} is not a whole ONNX file: {_what_else(path)}") from error
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is empty"
         raise InputError(f"cannot read {path}: {reason}") from error
     for location in outline.external:
         _check_location(path, location)
     return outline
+
+
+def _what_else(path: Path) -> str:
+    """What a file may be that is no ONNX file, and what to do with it."""
+    with path.open("rb") as stream:
+        head = stream.read(8)
+    if head == b"\x89HDF\r\n\x1a\n" or (head.startswith(b"PK\x03\x04") and path.suffix.lower() == ".keras"):
+        return f"it is a legacy model, run 'fsdeploy migrate {path} --export'"
+    if path.suffix.lower() == ".safetensors":
+        return f"it holds the weights of a model folder, run 'fsdeploy export {path.parent}'"
+    return "it is truncated or of another format"
 
 
 def _check_location(path: Path, location: str) -> None:

@@ -353,7 +353,7 @@ def test_a_plugin_whose_class_has_another_name_than_its_entry_point_is_refused(m
 def test_an_empty_or_missing_folder_is_no_model(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="holds no model"):
         load_model(tmp_path)
-    with pytest.raises(InputError, match="is not a folder"):
+    with pytest.raises(InputError, match="does not exist"):
         load_model(tmp_path / "nowhere")
     (tmp_path / "original.h5").write_bytes(b"x")
     (tmp_path / "original_state.json").write_text('{"name": "original"}')
