@@ -85,9 +85,10 @@ def run(chosen: Mapping[str, Any]) -> tuple[Report, list[str]]:
     mark = Mark(f"fsdeploy {__version__}") if markable and not chosen["no_mark"] else None
     total = frame_count(source) if shard else 0
     part = shard.bounds(total) if shard else (0, None)
+    part_name = f"{shard.index}of{shard.of}" if shard else ""
     written_ranges = () if chosen["keep_unchanged"] else ranges
     if not (chosen["force"] or chosen["resume"]):
-        checks.check_nothing_is_replaced(writer, output, source, part, written_ranges)
+        checks.check_nothing_is_replaced(writer, output, source, part, written_ranges, part_name)
     model = _load_model(chosen)
     job = Conversion(
         source=source,
@@ -100,7 +101,7 @@ def run(chosen: Mapping[str, Any]) -> tuple[Report, list[str]]:
         keep_unchanged=chosen["keep_unchanged"],
         scale=chosen["scale"] / 100.0,
         part=part,
-        part_name=f"{shard.index}of{shard.of}" if shard else "",
+        part_name=part_name,
         batch=chosen["batch"] or (2 if model.provider == "CPUExecutionProvider" else 8),
         jobs=chosen["jobs"] or max(1, min(8, (os.cpu_count() or 2) - 1)),
         rate=_rate(chosen, source),
@@ -120,7 +121,7 @@ def run(chosen: Mapping[str, Any]) -> tuple[Report, list[str]]:
     if job.resume:
         redo = frames_to_redo(path, output, report.facts)
         if redo is None and not chosen["force"]:
-            checks.check_nothing_unknown(job.writer, output, source, part, written_ranges)
+            checks.check_nothing_unknown(job.writer, output, source, part, written_ranges, part_name)
         job = replace(job, resume=redo is not None, redo=redo or frozenset())
     report.outdated = frames_outdated(job, path, report.facts)
 

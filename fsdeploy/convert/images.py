@@ -66,6 +66,14 @@ class ImageFolderWriter(Writer):
         """Name of a frame's file, by the frame's own."""
         return f"{Path(key).stem}.{self.options.format}"
 
+    def records_there(self, folder: Path, part: str) -> list[Path]:
+        """Files of earlier runs that hold something of many frames and tell that images of them are there.
+
+        Args:
+            part: what a shard's own files are told apart by, "3of8"; empty when there are no shards.
+        """
+        return []
+
     def encode(self, picture: Picture) -> Any:
         xmp = None
         if self.info.mark is not None and self.can_mark(self.folder) and picture.status is Status.SWAPPED:

@@ -77,10 +77,9 @@ def _frames_with_entries(faces: FaceIndex, source: FrameSource) -> Iterator[Fram
         yield from (Frame(index, key, None, None) for index, key in enumerate(keys))
     elif isinstance(source, VideoFile):
         for name in faces.frames:
-            if faces.by_index:
-                yield Frame(int(name), source.key(int(name)), None, None)
-            else:
-                yield Frame(-1, Path(name).stem + source.path.suffix, None, None)
+            number = int(name) + 1 if faces.by_index else frame_number(name)
+            if number:
+                yield Frame(number - 1, source.key(number - 1), None, None)
 
 
 def _digest(records: Sequence[FaceRecord]) -> str:

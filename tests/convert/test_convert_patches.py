@@ -72,3 +72,71 @@ def test_blank_patches_have_the_size_of_the_others(tmp_path, dimmer, fsdeploy) -
     assert fsdeploy("convert", "-m", dimmer, "-i", frames, "-o", tmp_path / "o", "-l", faces, "-w", "patch")[0] == 0
     shapes = [cv2.imread(str(path), cv2.IMREAD_UNCHANGED).shape for path in sorted((tmp_path / "o").glob("*.png"))]
     assert shapes == [(32, 32, 4)] * 3
+
+
+def matrices(folder: Path, part: str = "") -> dict:
+    return json.loads((folder / f"matrices{part}.json").read_text())
+
+
+@pytest.mark.parametrize("ranges", [("0-2", "3-4"), ("0-4", "0-1")])
+def test_a_run_that_goes_on_keeps_the_matrices_of_other_frames(tmp_path, dimmer, fsdeploy, ranges) -> None:
+    names = [f"f_{n:04d}" for n in range(5)]
+    frames = frames_named(tmp_path / "in", names)
+    faces = write_landmarks(tmp_path / "l.json", {f"{name}.png": [FACE] for name in names})
+    common = ("convert", "-m", dimmer, "-i", frames, "-l", faces, "-w", "patch")
+    assert fsdeploy(*common, "-o", tmp_path / "one")[0] == 0
+    out = tmp_path / "o"
+    assert fsdeploy(*common, "-o", out, "-r", ranges[0])[0] == 0
+    code, _, err = fsdeploy(*common, "-o", out, "-r", ranges[1])
+    assert code == 2 and "matrices.json" in err and "--resume" in err
+    code, _, err = fsdeploy(*common, "-o", out, "-r", ranges[1], "--resume")
+    assert code == 0, err
+    assert matrices(out) == matrices(tmp_path / "one") and sorted(matrices(out)) == patches(out)
+
+
+def test_a_face_that_is_gone_takes_its_patch_and_its_matrix_with_it(tmp_path, dimmer, fsdeploy) -> None:
+    frames = frames_named(tmp_path / "in", ["f_1", "f_2"])
+    second = spec_landmarks((20, 20), 22)
+    common = ("convert", "-m", dimmer, "-i", frames, "-o", tmp_path / "o", "-l", tmp_path / "l.json", "-w", "patch")
+    write_landmarks(tmp_path / "l.json", {"f_1.png": [FACE, second], "f_2.png": [FACE, second]})
+    assert fsdeploy(*common)[0] == 0
+    assert patches(tmp_path / "o") == [f"f_{face}.{n:06d}" for face in ("00", "01") for n in (0, 1)]
+    write_landmarks(tmp_path / "l.json", {"f_1.png": [FACE], "f_2.png": [FACE, second]})
+    assert fsdeploy(*common, "--resume")[0] == 0
+    assert patches(tmp_path / "o") == sorted(matrices(tmp_path / "o")) == ["f_00.000000", "f_00.000001", "f_01.000001"]
+
+
+def test_damaged_matrices_are_refused_and_left_as_they_are(tmp_path, dimmer, fsdeploy) -> None:
+    frames = frames_named(tmp_path / "in", ["f_1", "f_2"])
+    faces = write_landmarks(tmp_path / "l.json", {"f_1.png": [FACE], "f_2.png": [FACE]})
+    common = ("convert", "-m", dimmer, "-i", frames, "-o", tmp_path / "o", "-l", faces, "-w", "patch")
+    assert fsdeploy(*common)[0] == 0
+    for damaged in ("{", "[]"):
+        (tmp_path / "o" / "matrices.json").write_text(damaged)
+        code, _, err = fsdeploy(*common, "--resume")
+        assert code == 2 and "matrices.json" in err and "--force" in err and len(err.splitlines()) == 1
+        assert (tmp_path / "o" / "matrices.json").read_text() == damaged
+    (tmp_path / "o" / "convert_report.json").unlink()
+    code, _, err = fsdeploy(*common, "--resume")
+    assert code == 2 and "no report says how it was made" in err
+    assert fsdeploy(*common, "--resume", "--force")[0] == 0 and len(matrices(tmp_path / "o")) == 2
+
+
+def test_a_part_with_patches_is_replaced_only_when_that_is_asked_for(tmp_path, dimmer, fsdeploy) -> None:
+    names = [f"f_{n:04d}" for n in range(4)]
+    frames = frames_named(tmp_path / "in", names)
+    faces = write_landmarks(tmp_path / "l.json", {f"{name}.png": [FACE] for name in names})
+    out = tmp_path / "o"
+    common = ("convert", "-m", dimmer, "-i", frames, "-o", out, "-l", faces, "-w", "patch")
+    assert fsdeploy(*common, "--shard", "1/2")[0] == 0
+    before = {path: path.read_bytes() for path in out.iterdir()}
+    for again in (("--shard", "1/2"), ()):  # the whole holds the part
+        code, _, err = fsdeploy(*common, *again)
+        assert code == 2 and "matrices.1of2.json exists already" in err
+        assert {path: path.read_bytes() for path in out.iterdir()} == before
+    assert fsdeploy(*common, "--shard", "2/2")[0] == 0
+    assert fsdeploy("join", out, "-o", out)[0] == 0
+    code, _, err = fsdeploy(*common, "--shard", "1/3")  # its patches are there, under the names of the joined ones
+    assert code == 2 and "matrices.json exists already" in err
+    assert fsdeploy(*common, "--shard", "1/2", "--resume")[0] == 0
+    assert len(matrices(out, ".1of2")) == 2 and len(matrices(out)) == 4

@@ -52,9 +52,9 @@ class PatchWriter(ImageFolderWriter):
             raise InputError("32 bit patches are written as tif: --set writer.patch.format=tif")
         # A bare patch is wholly generated, not a composite.
         self._mark = None if info.mark is None else Mark(info.mark.software, GENERATED)
-        self._matrices: dict[str, Any] = {}
         self._blank = Patch(np.zeros((info.patch_size, info.patch_size, 4), np.float32), np.eye(3)[:2])
         self._part = info.part
+        self._matrices = self._matrices_there(info.path) if info.resume else {}
         self._counted_from = 0 if any(_number(key) == 0 for key in info.keys or ()) else 1
 
     def encode(self, picture: Picture) -> Any:
@@ -110,20 +110,59 @@ class PatchWriter(ImageFolderWriter):
         return f"{self.name(key, 0)}.{self.options.format}"
 
     def write(self, picture: Picture, encoded: Any) -> None:
+        self._forget(picture.key, len(encoded))
         for name, facts, (data, mask) in encoded:
             self._matrices[name] = facts
             self.store(self.folder / f"{name}.{self.options.format}", data)
             if mask is not None:
                 self.store(self.folder / "masks" / f"{name}.{self.options.format}", mask)
 
+    def _matrices_there(self, folder: Path) -> dict[str, Any]:
+        """What earlier runs wrote of these frames; a part keeps to its own file, for joining adds the others."""
+        own = folder / _matrices_name(self._part)
+        found: dict[str, Any] = {}
+        for path in self.records_there(folder, self._part):
+            if not self._part or path == own:
+                found.update(_read_matrices(path))
+        return found
+
+    def _forget(self, key: str, count: int) -> None:
+        """Remove what an earlier run wrote of faces that the frame no longer has. `count`: faces it has now."""
+        while (name := self.name(key, count)) in self._matrices:
+            del self._matrices[name]
+            for folder in (self.folder, self.folder / "masks"):
+                (folder / f"{name}.{self.options.format}").unlink(missing_ok=True)
+            count += 1
+
     def has(self, key: str, width: int, height: int) -> bool:
-        return False
+        return False  # a run that goes on writes its frames again, and keeps what there is of others
+
+    def records_there(self, folder: Path, part: str) -> list[Path]:
+        whole = folder / _matrices_name("")
+        parts = [folder / _matrices_name(part)] if part else sorted(folder.glob(_matrices_name("*of*")))
+        return [path for path in (*parts, whole) if path.exists()]
 
     def close(self, complete: bool) -> None:
         if self._matrices:
             # Parts may share a folder; joining puts their files together.
-            name = f"matrices.{self._part}.json" if self._part else "matrices.json"
-            write_text(self.folder / name, json.dumps(dict(sorted(self._matrices.items())), indent=1) + "\n")
+            write_text(
+                self.folder / _matrices_name(self._part),
+                json.dumps(dict(sorted(self._matrices.items())), indent=1) + "\n",
+            )
+
+
+def _matrices_name(part: str) -> str:
+    return f"matrices.{part}.json" if part else "matrices.json"
+
+
+def _read_matrices(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text("utf-8"))
+        if not isinstance(found, dict):
+            raise ValueError("it holds no matrices by name")
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} cannot be read ({error}): convert without --resume, with --force") from error
+    return found
 
 
 def _number(key: str) -> int | None:
