@@ -135,8 +135,8 @@ class _Run:
         self.report.damage += getattr(job.source, "damage", [])
         try:
             job.writer.close(failure is None and not self.report.stopped)
-        except Exception as error:
-            if failure is None:
+        except BaseException as error:
+            if failure is None or not isinstance(error, Exception):
                 failure = error
             else:  # the first problem is the one to report
                 logger.warning("%s", _reason(error))

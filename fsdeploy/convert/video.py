@@ -279,18 +279,22 @@ class VideoOutput:
         if self._closed:
             return
         self._closed = True
-        if not self._count:
-            self._discard()
-            return
+        failure: Exception | None = None
+        try:
+            if self._count:
+                failure = self._finish(complete)
+        finally:
+            self._discard()  # whatever happens, nothing is left of it but the file that has its name
+        if failure is not None:
+            raise OutputFullError(f"{self.path} cannot be finished: {_cause(failure)}") from failure
+
+    def _finish(self, complete: bool) -> Exception | None:
         failure = self._attempt(self._flush) or self._attempt(lambda: self._finish_sound(complete))
         unusable = self._attempt(self._container.close) or self._attempt(self._file.close)
         if unusable is None:
             self._mark_box()
             unusable = self._attempt(lambda: self._partial.replace(self.path))
-        self._discard()  # nothing is left of it but the file that has its name
-        failure = failure or unusable
-        if failure is not None:
-            raise OutputFullError(f"{self.path} cannot be finished: {_cause(failure)}") from failure
+        return failure or unusable
 
     def _flush(self) -> None:
         for packet in self._stream.encode(None):

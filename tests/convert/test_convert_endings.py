@@ -19,7 +19,7 @@ from fsdeploy.convert import sources, video
 from fsdeploy.convert.conversion import Conversion
 from fsdeploy.convert.frame import OutputInfo, Picture, Status
 from fsdeploy.convert.landmarks import FaceIndex
-from fsdeploy.convert.pipeline import convert
+from fsdeploy.convert.pipeline import INTERRUPTED, convert
 from fsdeploy.convert.plugin import Writer
 from fsdeploy.convert.report import UNFINISHED, Report
 from fsdeploy.convert.settings import Choice, build_look
@@ -85,6 +85,27 @@ def test_a_part_whose_encoder_failed_is_not_joined(tmp_path, dimmer, fsdeploy, m
     assert fsdeploy(*common, "-o", tmp_path / "2.mp4", "--shard", "2/2")[0] == 0
     code, _, err = fsdeploy("join", tmp_path / "1.mp4", tmp_path / "2.mp4", "-o", tmp_path / "o.mp4")
     assert code == 2 and "1.mp4 is not finished" in err and not (tmp_path / "o.mp4").exists()
+
+
+@pytest.mark.parametrize("force", [False, True])
+@pytest.mark.parametrize("method", ["_flush", "_finish_sound", "_mark_box"])
+def test_an_interrupt_while_the_file_is_closed_leaves_nothing_half_written(
+    tmp_path, dimmer, fsdeploy, monkeypatch, method: str, force: bool
+) -> None:
+    clip = clip_of(tmp_path / "c.mp4")
+    faces = write_landmarks(tmp_path / "l.json", {"c_000001.mp4": [FACE]})
+    out = tmp_path / "o.mp4"
+    if force:
+        out.write_bytes(b"an earlier one")
+
+    def interrupt(self, *arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(video.VideoOutput, method, interrupt)
+    code, _, _ = fsdeploy("convert", "-m", dimmer, "-i", clip, "-o", out, "-l", faces, *(["--force"] if force else []))
+    assert code not in (0, 1) and not hidden(tmp_path)
+    assert report_of(out)["stopped"] == INTERRUPTED and report_of(out)["complete"] is False
+    assert out.exists() == force and (not force or out.read_bytes() == b"an earlier one")
 
 
 class Collected(Writer):
