@@ -42,7 +42,7 @@ def demo(output: Path, data_only: bool, seed: int, iterations: int, force: bool,
 
     Exit code: 0 the swap passes all three checks, 1 it does not, 2 the folder cannot be used.
     """
-    from fsdeploy.demo.chain import DemoSettings, run_demo
+    from fsdeploy.demo.chain import DemoSettings, next_commands, run_demo
 
     settings = DemoSettings(output, seed, iterations, data_only=data_only, force=force)
     # A program reads stdout: what the stages print for people goes to stderr then.
@@ -52,6 +52,9 @@ def demo(output: Path, data_only: bool, seed: int, iterations: int, force: bool,
         click.echo(json_text(outcome.as_dict()))
     else:
         _show(outcome)
+        if data_only:
+            click.echo("\nNext, what the whole demo does with them:")
+            click.echo("\n".join(f"  $ {line}" for line in next_commands(settings)))
     if outcome.figures is not None and not outcome.figures.met:
         raise CheckFailedError(
             f"the swap in {output} misses a figure: train longer with --iterations, look at sheet.png"

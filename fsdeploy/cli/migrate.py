@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
 _SHEETS = (".png", ".jpg", ".jpeg")
 _REFERENCE_TOLERANCE = 5e-3
+_MOST_NAMES = 8
 
 
 @click.command()
@@ -128,6 +130,15 @@ def _as_json(found: MigrationReport, exported: list[dict[str, Any]], sheet: str 
     return json_text({**to_json(found), "exported": exported, "preview": sheet})
 
 
+def _legacy_lines(names: Sequence[str]) -> list[str]:
+    """What has no meaning here. Some architectures have dozens of options, which would bury the report."""
+    if not names:
+        return []
+    shown = ", ".join(names) if len(names) <= _MOST_NAMES else f"{len(names)} options (--json names them)"
+    words = f"legacy     no meaning here, kept under 'legacy' in the state file: {shown}"
+    return textwrap.wrap(words, 118, subsequent_indent=" " * 11)
+
+
 def _as_text(found: MigrationReport, exported: list[dict[str, Any]], sheet: str | None) -> str:
     """The report for people: the parts as a table, then one fact per line."""
     lines = [f"{'part':<20} {'tensors':>7} {'parameters':>12} {'least':>9} {'largest':>9} {'mean':>10}"]
@@ -151,9 +162,7 @@ def _as_text(found: MigrationReport, exported: list[dict[str, Any]], sheet: str 
         f"optimizer  {found.optimizer}",
     ]
     lines += [f"reference  {key} differs by {value:.2g}" for key, value in found.reference_difference.items()]
-    if found.kept_under_legacy:
-        words = f"no meaning here, kept under 'legacy': {', '.join(found.kept_under_legacy)}"
-        lines += textwrap.wrap(words, 118, subsequent_indent=" " * 11)
+    lines += _legacy_lines(found.kept_under_legacy)
     lines += [f"note       {warning}" for warning in found.warnings]
     lines += [f"preview    {sheet}"] if sheet else []
     lines.append(f"folder     {found.output or 'not written (dry run)'}")

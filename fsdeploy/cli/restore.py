@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 def restore(model_dir: Path, backup: bool, snapshot: int | None, list_only: bool, as_json: bool) -> None:
     """Bring back a backup or a snapshot of the model in MODEL_DIR. The present files are archived first.
 
+    Nothing is written when the model is in that very state.
+
     \b
     Examples:
       fsdeploy restore my_model --list
@@ -46,7 +48,11 @@ def restore(model_dir: Path, backup: bool, snapshot: int | None, list_only: bool
         archive = backups.restore(snapshot)
     source = "backup" if snapshot is None else f"snapshot {snapshot}"
     if as_json:
-        click.echo(json_text({"restored": source, "archive": str(archive)}))
+        click.echo(json_text({"restored": source, "archive": None if archive is None else str(archive)}))
+    elif archive is None:
+        click.echo(
+            f"the {source} of '{name}' in {model_dir} is its present state: nothing to restore, nothing was changed"
+        )
     else:
         click.echo(f"{source} of '{name}' restored in {model_dir}; the files before it are in {archive}")
 

@@ -176,6 +176,11 @@ def commands(settings: DemoSettings) -> dict[str, list[list[str]]]:
     }
 
 
+def next_commands(settings: DemoSettings) -> list[str]:
+    """The lines that go on from the data alone, ready to be typed: train, export A to B, convert."""
+    return [shlex.join(["fsdeploy", *lines[0]]) for lines in commands(settings).values()]
+
+
 def _run_chain(settings: DemoSettings, stages: _Stages, run_command: RunCommand) -> None:
     titles = {
         "train": "Train a small model on the two folders",

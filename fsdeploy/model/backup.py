@@ -90,7 +90,7 @@ class Backup:
         sets += [("snapshot", found) for found in snapshot_sets(self._folder, self._name)]
         return [_restore_point(kind, found) for kind, found in sets]
 
-    def restore(self, snapshot: int | None = None) -> Path:
+    def restore(self, snapshot: int | None = None) -> Path | None:
         """Make the backup, or the snapshot of that iteration, the current set.
 
         The present set is first moved, with the logs of sessions that the restored state does not know, to
@@ -100,7 +100,7 @@ class Backup:
         The caller holds the folder's lock.
 
         Returns:
-            The archive folder.
+            The archive folder; None when the present set is the same already, and nothing was touched.
 
         Raises:
             InputError: there is no such backup or snapshot.
@@ -108,6 +108,8 @@ class Backup:
         """
         source = self._source(snapshot)
         found = source.find()
+        if self._is_present(found):
+            return None
         archive = self._archive([self._current] if snapshot is None else [self._current, self._backup])
         state = found.state
         self._current.commit(
@@ -117,6 +119,13 @@ class Backup:
         )
         self._archive_newer_logs(found, archive)
         return archive
+
+    def _is_present(self, found: SavedSet) -> bool:
+        """Whether the present set is whole and has the same content."""
+        try:
+            return self._current.exists and _content(self._current.find()) == _content(found)
+        except CorruptModelError:
+            return False
 
     def _source(self, snapshot: int | None) -> FileSet:
         if snapshot is None:
@@ -179,6 +188,15 @@ class Backup:
             if session.name not in known:
                 (archive / self._logs).mkdir(exist_ok=True)
                 session.rename(archive / self._logs / session.name)
+
+
+def _content(saved: SavedSet) -> tuple[dict[str, Any], dict[str, str], bool]:
+    """What tells one set from another: not when it was written, and by which version."""
+    ours = {
+        key: value for key, value in saved.state[OURS].items() if key not in ("files", "digest", "saved", "version")
+    }
+    digests = {name: record["sha256"] for name, record in saved.state[OURS]["files"].items()}
+    return {**saved.state, OURS: ours}, digests, saved.optimizer is not None
 
 
 def _cannot_write(folder: Path, error: OSError) -> InputError:

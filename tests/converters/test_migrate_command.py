@@ -66,6 +66,20 @@ def test_the_report_says_what_was_found_and_the_folder_loads(old, tmp_path):
     assert model.state.legacy["sessions"] == {"1": {"loss_names": ["total"]}}
 
 
+def test_a_few_options_without_meaning_are_named_and_many_are_counted(old, tmp_path):
+    few = run(old, "-o", tmp_path / "few").stdout
+    assert "kept under 'legacy' in the state file: config.allow_growth, training_size" in few
+    path = old / "small_state.json"
+    state = json.loads(path.read_text())
+    state["config"].update({f"dec_filters_{number}": number for number in range(60)})
+    path.write_text(json.dumps(state))
+    many = run(old, "-o", tmp_path / "many").stdout
+    assert "62 options (--json names them)" in many and "dec_filters" not in many
+    assert len(many.splitlines()) == len(few.splitlines())
+    found = json.loads(run(old, "--dry-run", "--json").stdout)
+    assert "config.dec_filters_59" in found["kept_under_legacy"] and len(found["kept_under_legacy"]) == 62
+
+
 def test_the_default_folder_lies_beside_the_source(old):
     assert run(old / "small.h5").exit_code == 0
     assert (old / "small_migrated" / "imported_state.json").is_file()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 from pathlib import Path
 
@@ -47,6 +48,15 @@ def test_every_command_that_is_shown_is_one_that_a_user_can_type(tmp_path):
         command = cli.get_command(context, line[0])
         assert command is not None
         command.make_context(line[0], list(line[1:]), parent=context)  # raises where an option is unknown or wrong
+
+
+def test_data_alone_ends_with_the_commands_that_go_on_from_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(chain, "_draw_data", lambda settings: None)
+    folder = tmp_path / "my data"
+    printed = CliRunner().invoke(cli, ["demo", "--data-only", "-o", str(folder)]).output
+    shown = [shlex.split(line.strip(" $")) for line in printed.partition("Next,")[2].splitlines()[1:]]
+    wanted = commands(DemoSettings(folder))
+    assert shown == [["fsdeploy", *wanted[name][0]] for name in ("train", "export", "convert")]
 
 
 def test_the_training_options_are_options_that_exist(tmp_path):

@@ -204,6 +204,26 @@ def test_restore_goes_back_and_forth_without_losing_a_set(folder: Path) -> None:
     assert load_model(Path(first["archive"])).iterations == 3
 
 
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_restore_of_the_present_state_says_so_and_writes_nothing(folder: Path) -> None:
+    archive = Path(json.loads(run(restore, folder, "--json").stdout)["archive"])
+    before = contents(folder)
+    again = run(restore, folder)
+    assert "is its present state: nothing to restore" in again.stdout
+    assert json.loads(run(restore, folder, "--json").stdout) == {"restored": "backup", "archive": None}
+    assert contents(folder) == before and archive.is_dir()
+
+
+def test_restore_of_the_present_state_still_mends_a_damaged_optimizer_file(folder: Path) -> None:
+    run(restore, folder)
+    (folder / "tiny_optimizer.safetensors").write_bytes(b"")
+    assert json.loads(run(restore, folder, "--json").stdout)["archive"] is not None
+    assert "damaged" not in facts(folder)
+
+
 def test_restore_mends_a_folder_whose_files_are_damaged(folder: Path) -> None:
     (folder / "tiny_state.json").write_text("{")
     run(restore, folder)
