@@ -41,6 +41,7 @@ from fsdeploy.convert.settings import (
 )  # fmt: skip
 from fsdeploy.convert.shard import Shard, check_share, frame_count, part_facts, report_path
 from fsdeploy.convert.sources import FrameSource, VideoFile, open_source
+from fsdeploy.convert.swap import try_look
 from fsdeploy.convert.video import CONTAINERS
 from fsdeploy.errors import InputError
 from fsdeploy.files import sha256
@@ -89,12 +90,13 @@ def run(chosen: Mapping[str, Any]) -> tuple[Report, list[str]]:
     written_ranges = () if chosen["keep_unchanged"] else ranges
     if not (chosen["force"] or chosen["resume"]):
         checks.check_nothing_is_replaced(writer, output, source, part, written_ranges, part_name)
-    model = _load_model(chosen)
+    model, look = _load_model(chosen), build_look(choice)
+    try_look(look, model)
     job = Conversion(
         source=source,
         faces=faces,
         model=model,
-        look=build_look(choice),
+        look=look,
         writer=writer,
         output=output,
         ranges=ranges,

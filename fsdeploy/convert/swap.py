@@ -13,15 +13,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol, cast
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from fsdeploy.convert.contract import called, checked, checked_pair
 from fsdeploy.convert.frame import Patch, Pixels
 from fsdeploy.convert.plugin import ColorPlugin, Float, MaskEdge, MaskInput, MaskSource, ScalingPlugin
-from fsdeploy.errors import InputError
+from fsdeploy.errors import FsdeployError, InputError, PluginError
 from fsdeploy.faces.aligned import AlignedFace, align_each
 from fsdeploy.faces.geometry import Centering
 from fsdeploy.faces.landmarks import to_68
@@ -29,6 +31,7 @@ from fsdeploy.faces.records import FaceRecord
 from fsdeploy.runtime.geometry import FaceGeometry
 from fsdeploy.runtime.metadata import SwapMetadata
 from fsdeploy.runtime.paste import crop_patch, paste_patch, scale_of, warp_patch
+from fsdeploy.runtime.swapper import frontal_landmarks
 
 
 class Model(Protocol):
@@ -161,6 +164,7 @@ def make_patch(
 
     Raises:
         InputError: the face has none of the masks.
+        PluginError: a plugin fails, or returns something else than its base class says.
     """
     size, metadata = model.face_size, model.metadata
     drawn = face.matrix[:, :2] @ np.asarray(face.aligned.landmarks, np.float64).T + face.matrix[:, 2:]
@@ -169,11 +173,13 @@ def make_patch(
         cast(Centering, metadata.centering), metadata.coverage, metadata.vertical_offset,
     )  # fmt: skip
     name, mask = _first_mask(look, request)
-    raw, final = look.edge(np.clip(mask, 0.0, 1.0), name != "none")
+    raw, final = checked_pair("mask edge", look.edge, (size, size), partial(look.edge, mask, name != "none"))
     if look.color is not None:
-        swapped = look.color(as_float(face.reference), swapped, raw)
+        coloured = partial(look.color, as_float(face.reference), swapped, raw)
+        swapped = checked("color", look.color, (size, size, 3), coloured)
     if look.scaling is not None:
-        swapped = look.scaling(swapped, frame_width / 100.0 * scale_of(face.matrix))
+        scaled = partial(look.scaling, swapped, frame_width / 100.0 * scale_of(face.matrix))
+        swapped = checked("scaling", look.scaling, (size, size, 3), scaled)
     pixels = np.empty((size, size, 4), np.float32)
     np.clip(swapped, 0.0, 1.0, out=pixels[..., :3])
     pixels[..., 3] = final
@@ -184,8 +190,9 @@ def make_patch(
 
 def _first_mask(look: Look, request: MaskInput) -> tuple[str, Float]:
     for name, source in look.masks:
-        mask = source(request)
+        mask = called("mask", source, partial(source, request))
         if mask is not None:
+            mask = checked("mask", source, (request.size, request.size), partial(np.clip, mask, 0.0, 1.0))
             return name, mask
     raise InputError(f"a face has none of the masks {', '.join(name for name, _ in look.masks)}: choose another --mask")
 
@@ -195,6 +202,26 @@ def _scaled_about_centre(matrix: NDArray[np.float64], size: int, percent: float)
     scaled = matrix * factor
     scaled[:, 2] += (1.0 - factor) * (size - 1) / 2.0
     return scaled
+
+
+def try_look(look: Look, model: Model) -> None:
+    """Make the patch of one drawn face, so that a plugin that cannot work is found before the first frame.
+
+    Raises:
+        PluginError: a plugin fails, or returns something else than its base class says.
+    """
+    ramp = np.linspace(40, 215, 128).astype(np.uint8)
+    frame = np.stack(np.broadcast_arrays(ramp[:, None], ramp[None, :], np.uint8(128)), axis=-1)
+    landmarks = frontal_landmarks(64.0, 64.0, 64.0).astype(np.float32)
+    (face,) = crop_faces(frame, [FaceRecord(32, 32, 64, 64, landmarks, {}, {}, None, {})], model)
+    size = model.face_size
+    predicted = np.ones((size, size), np.float32) if model.metadata.has_mask else None
+    try:
+        make_patch(face, as_float(face.reference), predicted, model, look, frame.shape[1])
+    except PluginError:
+        raise
+    except FsdeployError:
+        return  # a drawn face need not have what a look asks of real ones
 
 
 def blend_faces(
