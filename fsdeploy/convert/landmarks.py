@@ -39,8 +39,6 @@ class FaceIndex:
     """Files that should hold a face and cannot be read, one line each."""
     folder: Path | None = None
     """The folder of extracted faces that says which faces there are, alone or with an alignments file."""
-    video_stem: str = ""
-    """What the video was called that the names of frames come from, where its case has changed since."""
 
     def __post_init__(self) -> None:
         self._by_stem: dict[str, str] = {}
@@ -55,8 +53,6 @@ class FaceIndex:
         """The key of the frame's record, by full name, else by name without extension; None if there is none."""
         if self.by_index:
             return self._by_number.get(frame.index)
-        if self.video_stem:
-            return self._by_stem.get(f"{self.video_stem}_{frame.index + 1:06d}")
         if frame.key in self.frames:
             return frame.key
         return self._by_stem.get(_stem(frame.key))
@@ -140,7 +136,7 @@ class FaceIndex:
             return
         alike = [name for name in stems if name.casefold() == video.stem.casefold()]
         if len(alike) == 1:
-            self.video_stem = alike[0]
+            self._rename_video(alike[0], video.stem)
             logger.warning("%s names a video '%s': taken to be %s", self.source, alike[0], video.name)
             return
         example = next(iter(self.frames), "nothing")
@@ -153,6 +149,12 @@ class FaceIndex:
             f"{wrong}: it was made from a video called {called}; give the landmarks of {video.name}, or, if it is that "
             f"video, rename {video.name} to {names[0]}{video.suffix}"
         )
+
+    def _rename_video(self, old: str, new: str) -> None:
+        names = {key: new + key[len(old) :] for key in self.frames if _video_stem(key) == old}
+        self.frames = {names.get(key, key): faces for key, faces in self.frames.items()}
+        self.sizes = {names.get(key, key): size for key, size in self.sizes.items()}
+        self.__post_init__()
 
     def keep_only(
         self, chosen: FaceIndex, positions: Mapping[str, set[int]], places: Mapping[str, Sequence[int]]

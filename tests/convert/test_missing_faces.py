@@ -99,6 +99,8 @@ def test_a_video_whose_name_changed_its_case_only_is_taken_for_the_same(tmp_path
     assert "'Clip_A'" in caplog.text and "clip_a.mp4" in caplog.text
     dark = [cv2.imread(str(path))[30, 32, 0] < 150 for path in sorted((tmp_path / "o").glob("*.png"))]
     assert dark == [True, False, True]
+    report = json.loads((tmp_path / "o" / "convert_report.json").read_text())
+    assert sorted(report["landmarks"]["digests"]) == ["clip_a_000001.mp4", "clip_a_000003.mp4"]  # --resume goes by them
 
 
 def test_names_that_come_from_no_video_lead_to_no_advice_to_rename(tmp_path, dimmer, fsdeploy) -> None:
