@@ -7,7 +7,8 @@ that every node sees under the same path, and fsdeploy must be installed on ever
 cores of this machine.
 
 A part that a lost node took with it is converted again by Ray. A part that an earlier run has finished is kept if it
-was made for the same job: model, input, options and the files that they name, as noted beside it in `<part>.job.json`.
+was made for the same job: model, input, the alignments beside it, options and the files that they name, as noted
+beside the part in `<part>.job.json`.
 """
 
 from __future__ import annotations
@@ -49,9 +50,10 @@ def convert_part(model: str, source: str, part: str, shard: str, more: list[str]
 def describe_job(model: Path, source: Path, parts: int, more: list[str]) -> dict[str, Any]:
     """What a part is made of; two runs with equal answers make equal parts."""
     named = [Path(word.rpartition("=")[2]) for word in more]
+    beside = source.with_name(f"{source.stem}_alignments.fsa")  # taken when no faces are named; a folder holds its own
     return {
         "model": content_digest(model),
-        "files": {str(path): stamps(path) for path in (source, *named) if path.exists()},
+        "files": {str(path): stamps(path) for path in (source, beside, *named) if path.exists()},
         "parts": parts,
         "options": more,
     }

@@ -1,8 +1,10 @@
 """The Ray example of docs/scale.md, run as it stands on this machine."""
 
+import importlib.util
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import av
 import numpy as np
@@ -10,6 +12,25 @@ import pytest
 from drawn import colour_model, spec_landmarks, write_clip, write_landmarks
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "scale" / "ray_convert.py"
+
+
+def test_the_note_of_a_part_tells_when_the_alignments_beside_its_input_change(tmp_path, monkeypatch) -> None:
+    plain = SimpleNamespace(remote=lambda **options: lambda function: function)
+    monkeypatch.setitem(sys.modules, "ray", plain)
+    spec = importlib.util.spec_from_file_location("ray_convert_under_test", EXAMPLE)
+    example = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(example)
+    folder = tmp_path / "frames"
+    folder.mkdir()
+    for name in ("m.onnx", "c.mp4", "frames/1.png"):
+        (tmp_path / name).write_bytes(b"data")
+    for source, alignments in (("c.mp4", "c_alignments.fsa"), ("frames", "frames/alignments.fsa")):
+        notes = [example.describe_job(tmp_path / "m.onnx", tmp_path / source, 2, [])]
+        for content in (b"faces", b"other faces"):
+            (tmp_path / alignments).write_bytes(content)
+            notes.append(example.describe_job(tmp_path / "m.onnx", tmp_path / source, 2, []))
+        assert notes[0] != notes[1] != notes[2]
+        assert notes[2] == example.describe_job(tmp_path / "m.onnx", tmp_path / source, 2, [])
 
 
 @pytest.mark.slow
