@@ -15,6 +15,9 @@ from typing import TYPE_CHECKING, Any, TextIO, cast
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Table
+
+_UNLIMITED = 100_000
 
 # Control characters but tab and newline, line separators, lone surrogates, and marks that change the reading direction.
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -118,5 +121,17 @@ def console(stderr: bool = False) -> Console:
                 else:
                     yield Segment(printable(segment.text, self.encoding), segment.style)
 
-    stream = sys.stderr if stderr else sys.stdout
-    return PlainTextConsole(file=_behind(stream), stderr=stderr, markup=False, emoji=False, highlight=False)
+    stream = _behind(sys.stderr if stderr else sys.stdout)
+    # Nobody looks at a file or a pipe through a window: a line there is as long as what it says.
+    width = None if stream.isatty() else _UNLIMITED
+    return PlainTextConsole(file=stream, stderr=stderr, markup=False, emoji=False, highlight=False, width=width)
+
+
+def folding_table(*columns: str, title: str | None = None) -> Table:
+    """A table that cuts nothing off: a word that is wider than its column goes on in the next line."""
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left")
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    return table

@@ -27,7 +27,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "convert": ("fsdeploy.cli.convert", "Swap faces in a video or a folder of images."),
     "join": ("fsdeploy.cli.join", "Join the parts of a sharded conversion."),
     "migrate": ("fsdeploy.cli.migrate", "Turn a legacy Keras model into a model folder."),
-    "inspect": ("fsdeploy.cli.inspect", "Say what a model folder, ONNX, safetensors or face file is."),
+    "inspect": ("fsdeploy.cli.inspect", "Say what a file or folder is: a model, faces, a video, a report."),
     "check": ("fsdeploy.cli.check", "Check an exported file against the rules of the apps that run it."),
     "bench": ("fsdeploy.cli.bench", "Measure an exported file on the execution providers of this machine."),
     "restore": ("fsdeploy.cli.restore", "Bring back a backup or a snapshot of a model folder."),

@@ -81,16 +81,24 @@ def show(file: Path | None, as_json: bool) -> None:
     if as_json:
         click.echo(json_text([row.as_json() for row in rows]))
         return
+    from itertools import groupby
+
     from rich.table import Table
     from rich.text import Text
 
     from fsdeploy.terminal import console
 
-    table = Table("section", "option", "value", "default", "accepts")
-    for row in rows:
-        value = Text(str(row.value), style="bold" if row.value != row.default else "")
-        table.add_row(row.section, row.name, value, str(row.default), describe(row.kind, row.spec))
-    console().print(table)
+    screen = console()
+    for section, of_section in groupby(rows, key=lambda row: row.section):
+        table = Table(title=f"[{section}]", title_justify="left")
+        table.add_column("option", no_wrap=True)
+        table.add_column("value", overflow="fold", min_width=12)
+        table.add_column("meaning", overflow="fold", ratio=1)
+        for row in of_section:
+            is_set = row.value != row.default
+            value = Text(f"{row.value} (default {row.default})" if is_set else str(row.value), "bold" if is_set else "")
+            table.add_row(row.name, value, f"{row.spec.help} {describe(row.kind, row.spec)}".strip())
+        screen.print(table)
 
 
 def _read(file: Path) -> OptionValues:

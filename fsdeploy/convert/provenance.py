@@ -7,13 +7,15 @@ Content credentials (C2PA) are added on top by `fsdeploy.convert.credentials`.
 
 from __future__ import annotations
 
+import mmap
 import os
+import re
 import struct
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from uuid import UUID
-from xml.sax.saxutils import quoteattr
+from xml.sax.saxutils import quoteattr, unescape
 
 COMPOSITE = "http://cv.iptc.org/newscodes/digitalsourcetype/compositeWithTrainedAlgorithmicMedia"
 GENERATED = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
@@ -23,6 +25,8 @@ XMP_UUID = UUID("BE7ACFCB-97A9-42E8-9C71-999491E3AFAC").bytes
 UNMARKED = frozenset({".ts"})
 """Kinds of videos that hold no tags."""
 _GIF_TRAILER = b";"
+_PACKET = 4096
+"""An XMP packet of ours is shorter, in bytes."""
 ISO_SUFFIXES = frozenset({".mp4", ".mov", ".m4v"})
 
 NO_MARK_NOTICE = (
@@ -70,13 +74,30 @@ def append_xmp_box(path: Path, packet: bytes) -> None:
         raise
 
 
-def read_source_type(path: Path) -> str | None:
-    """The DigitalSourceType that a file names, or None. Looks at the file's raw bytes, whatever its format."""
-    data = path.read_bytes()
-    for value in (COMPOSITE, GENERATED):
-        if value.encode() in data:
-            return value
+def read_mark(path: Path) -> Mark | None:
+    """The mark of a file, or None. Looks at the file's raw bytes, whatever its format; an unnamed program is "".
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    with path.open("rb") as stream:
+        if not os.fstat(stream.fileno()).st_size:
+            return None
+        with mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            for value in (COMPOSITE, GENERATED):
+                # From the end, where a finished MP4 has it: frames of hours lie before.
+                place = data.rfind(value.encode())
+                if place >= 0:
+                    near = data[max(0, place - _PACKET) : place + _PACKET]
+                    tool = re.search(rb"CreatorTool=\"([^\"]*)\"", near)
+                    return Mark(unescape(tool[1].decode("utf-8", "replace")) if tool else "", value)
     return None
+
+
+def read_source_type(path: Path) -> str | None:
+    """The DigitalSourceType that a file names, or None, as `read_mark`."""
+    mark = read_mark(path)
+    return None if mark is None else mark.source_type
 
 
 def mark_png(data: bytes, packet: bytes) -> bytes:

@@ -247,16 +247,14 @@ def _is_ours(path: Path) -> bool:
 
 def print_summary(arguments: TrainArguments) -> None:
     """Print the parts of a model, new or existing, and their layers."""
-    from rich.table import Table
-
     from fsdeploy.model.weights import sub_models
-    from fsdeploy.terminal import console
+    from fsdeploy.terminal import console, folding_table
 
     kind = model_class(choose_plugin(arguments.model_dir, arguments.plugin))
     training, own = gather_options(kind, arguments.model_dir, arguments.config_file, arguments.settings)
     model = kind(None, own, training)
     model.build()
-    table = Table("part", "layer", "kind", "weights", "parameters")
+    table = folding_table("part", "layer", "kind", "weights", "parameters")
     total = 0
     for part, module in sub_models(model.model).items():
         for name, layer in module.named_modules():

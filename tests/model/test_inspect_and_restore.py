@@ -1,4 +1,4 @@
-"""`fsdeploy inspect` and `fsdeploy restore` on real and damaged things."""
+"""`fsdeploy inspect` of models and faces and `fsdeploy restore`, on real and damaged things."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from tiny_model import ALWAYS, CountingOptimizer, TinyModel, train, value_of
 
-from fsdeploy.cli.inspect import _model_folder
+from fsdeploy.cli.describe.models import model_folder
 from fsdeploy.errors import ReplacedError
 from fsdeploy.model.saved_set import FileSet
 
@@ -94,7 +94,7 @@ def test_looking_at_the_files_during_a_save_reports_no_damage(
     folder: Path, model: TinyModel, once_before: Interrupt, caplog: pytest.LogCaptureFixture
 ) -> None:
     once_before(*HASHING, lambda: train(model, 0.9, CountingOptimizer(3), exit=False))
-    facts = _model_folder(folder)
+    facts = model_folder(folder)
     assert "damaged" not in facts
     assert not caplog.text
 
@@ -112,7 +112,7 @@ def test_inspect_describes_one_save_though_another_follows_between_its_looks(
         return found
 
     monkeypatch.setattr(FileSet, "find", find_then_save)
-    facts = _model_folder(folder)
+    facts = model_folder(folder)
     weights = next(file for file in facts["files"] if file["file"] == "tiny.safetensors")
     assert facts["iterations"] == weights["iterations"] == 2
     assert facts["weights_sha256"] == weights["sha256"]
