@@ -24,6 +24,26 @@ def samples(page: str, language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```$", (ROOT / page).read_text(encoding="utf-8"), re.M | re.S)
 
 
+@pytest.mark.parametrize(
+    "page", ["docs/training-data.md", "docs/watching.md", "docs/formats/alignments.md", "docs/formats/face-png.md"]
+)
+def test_the_samples_of_the_page_run(tmp_path: Path, page: str) -> None:
+    if page == "docs/watching.md" and sys.platform != "linux":
+        pytest.skip("it would open a window")
+    a, _ = write_dataset(tmp_path, 1, DataSize(faces=25, clip_frames=2, held_out=9))
+    for source, name in (
+        (a.clip, "clip.mp4"),
+        (a.alignments, "clip_alignments.fsa"),
+        (next(a.faces.glob("*.png")), "clip_000001_0.png"),
+    ):
+        shutil.copy(source, tmp_path / name)
+    headless = {name: value for name, value in os.environ.items() if name != "DISPLAY"}
+    found = samples(page, "python")
+    assert found
+    for sample in found:
+        subprocess.run([sys.executable, "-c", sample], cwd=tmp_path, env=headless, check=True, timeout=120)
+
+
 @pytest.mark.parametrize("page", ["README.md", "docs/embedding.md"])
 def test_the_sample_swaps_the_face_of_the_first_frame(files, tmp_path: Path, page: str) -> None:
     write_dataset(tmp_path, 1, DataSize(faces=1, clip_frames=2, held_out=9))
