@@ -25,8 +25,14 @@ def _list_plugins(context: click.Context, parameter: click.Parameter, asked: boo
 @click.option(
     "-m", "--model", required=True, type=_FILE, help="Exported .onnx, or a model folder (exported on the fly)."
 )
-@click.option("-i", "--input", "source", required=True, type=_FILE, help="Video file or folder of images.")
-@click.option("-o", "--output", required=True, type=_FILE, help="Video (.mp4 .mkv .mov ...), .gif, or a folder.")
+@click.option("-i", "--input", "source", required=True, type=_FILE, help="Video file, folder of images, or an image.")
+@click.option(
+    "-o",
+    "--output",
+    required=True,
+    type=_FILE,
+    help="Video (.mp4 .mkv ...), .gif, folder, or image.",
+)
 @click.option("-a", "--alignments", type=_FILE, help="Alignments file (.fsa); default: the one beside the input.")
 @click.option("-f", "--faces", type=_FILE, help="Folder of extracted faces; with --alignments: keep only these faces.")
 @click.option("-l", "--landmarks", type=_FILE, help="Landmarks as .json, .jsonl or .csv.")

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from fsdeploy.convert import plugin
 from fsdeploy.convert.frame import Frame
@@ -13,8 +14,11 @@ from fsdeploy.convert.landmarks import FaceIndex
 from fsdeploy.convert.plugin import MASK, MaskSource, Writer
 from fsdeploy.convert.resume import Ranges, images_there, within
 from fsdeploy.convert.settings import Choice
-from fsdeploy.convert.sources import FrameSource, ImageFolder, VideoFile, frame_number, frame_times
+from fsdeploy.convert.sources import FrameSource, ImageFolder, SingleImage, VideoFile, frame_number, frame_times
 from fsdeploy.errors import InputError
+
+ONE_IMAGE = "one image"
+"""In place of a writer's name: one image is converted into one, not into a folder."""
 
 
 def check_output(output: Path, source: Path, writer: str, force: bool) -> None:
@@ -25,7 +29,7 @@ def check_output(output: Path, source: Path, writer: str, force: bool) -> None:
     """
     if output.exists() and source.exists() and output.resolve() == source.resolve():
         raise InputError(f"{output} is the input itself: choose another output")
-    if writer in ("video", "gif") and output.exists() and not force:
+    if writer in ("video", "gif", ONE_IMAGE) and output.exists() and not force:
         raise InputError(f"{output} exists already: choose another name or pass --force to replace it")
 
 
@@ -36,6 +40,7 @@ def check_faces(faces: FaceIndex, source: FrameSource) -> None:
         InputError: no face belongs to a frame, by name, by number or by the frame's size.
     """
     keys = source.keys()
+    faces.name_only_frame(keys, source.info.path)
     if keys is not None:
         faces.numbers_to_names(keys)
     _check_sizes(faces, source)
@@ -110,6 +115,17 @@ def check_mask(choice: Choice, faces: FaceIndex) -> None:
     raise InputError(f"no face of {faces.source} holds a mask '{wanted}', and no plugin draws it: {hint}")
 
 
+def check_whole(chosen: Mapping[str, Any]) -> None:
+    """Refuse to convert one image in parts.
+
+    Raises:
+        InputError: names the option.
+    """
+    for option in ("resume", "shard"):
+        if chosen[option]:
+            raise InputError(f"--{option} is for many frames: leave it out for one image, {chosen['source']}")
+
+
 def check_resume(writer: Writer, output: Path) -> None:
     """Refuse to go on with an output that is written as a whole.
 
@@ -155,6 +171,16 @@ def _numbers_of_video(ranges: Ranges, source: VideoFile) -> range:
         return range(0)
     times = frame_times(source.path)  # headers only hint at a length
     return range(0) if times is None else range(1, len(times) + 1)
+
+
+def check_single_image(writer: Writer, folder: Path, source: FrameSource) -> None:
+    """Refuse to write an image over the one that it is made from.
+
+    Raises:
+        InputError: names it.
+    """
+    if isinstance(source, SingleImage) and isinstance(writer, ImageFolderWriter) and writer.takes == "frames":
+        check_output(folder / writer.file_name(source.files[0].name), source.files[0], "", force=True)
 
 
 def check_images(writer: Writer, output: Path, source: FrameSource) -> None:

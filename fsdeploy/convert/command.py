@@ -36,6 +36,8 @@ from fsdeploy.convert.settings import (
     Values,
     build_look,
     build_writer,
+    image_format,
+    is_one_image,
     parse_values,
     writer_for,
 )  # fmt: skip
@@ -62,11 +64,19 @@ def run(chosen: Mapping[str, Any]) -> tuple[Report, list[str]]:
     """
     output: Path = chosen["output"]
     values = parse_values(chosen["assignments"], chosen["config"])
-    writer_name = chosen["writer"] or writer_for(output)
-    checks.check_output(output, chosen["source"], writer_name, chosen["force"])
+    one = is_one_image(chosen["source"], output, chosen["writer"])
+    writer_name = chosen["writer"] or ("opencv" if one else writer_for(output))
+    checks.check_output(output, chosen["source"], checks.ONE_IMAGE if one else writer_name, chosen["force"])
     if chosen["transparent"] and writer_name not in ("opencv", "pillow"):
         raise InputError(f"--transparent needs images, not the writer '{writer_name}': give a folder as output")
-    writer = build_writer(writer_name, values, {"draw_transparent": True} if chosen["transparent"] else {})
+    overrides: dict[str, Any] = {"draw_transparent": True} if chosen["transparent"] else {}
+    if one:
+        checks.check_whole(chosen)
+        overrides["format"] = image_format(output)
+    writer = build_writer(writer_name, values, overrides)
+    place = output
+    if one and isinstance(writer, ImageFolderWriter):
+        writer.only, place = output.name, output.parent
     if writer.takes == "frames" and getattr(writer.options, "draw_transparent", False):
         chosen = {**chosen, "transparent": True}  # as the option of the writer asks, without the flag
     if chosen["resume"]:
@@ -74,7 +84,8 @@ def run(chosen: Mapping[str, Any]) -> tuple[Report, list[str]]:
     ranges = tuple(_range(text) for text in chosen["ranges"])
     source = open_source(chosen["source"])
     checks.check_ranges(ranges, source, chosen["keep_unchanged"])
-    checks.check_images(writer, output, source)
+    checks.check_images(writer, place, source)
+    checks.check_single_image(writer, place, source)
     faces = load_faces(chosen["source"], chosen["alignments"], chosen["faces"], chosen["landmarks"])
     checks.check_faces(faces, source)
     choice = _choice(chosen, values)
@@ -88,7 +99,7 @@ def run(chosen: Mapping[str, Any]) -> tuple[Report, list[str]]:
     part = shard.bounds(total) if shard else (0, None)
     part_name = f"{shard.index}of{shard.of}" if shard else ""
     written_ranges = () if chosen["keep_unchanged"] else ranges
-    if not (chosen["force"] or chosen["resume"]):
+    if not (chosen["force"] or chosen["resume"] or one):
         checks.check_nothing_is_replaced(writer, output, source, part, written_ranges, part_name)
     model, look = _load_model(chosen), build_look(choice)
     try_look(look, model)
@@ -98,7 +109,7 @@ def run(chosen: Mapping[str, Any]) -> tuple[Report, list[str]]:
         model=model,
         look=look,
         writer=writer,
-        output=output,
+        output=place,
         ranges=ranges,
         keep_unchanged=chosen["keep_unchanged"],
         scale=chosen["scale"] / 100.0,
@@ -117,7 +128,7 @@ def run(chosen: Mapping[str, Any]) -> tuple[Report, list[str]]:
         source.deep = job.writer.deep
     facts = _facts(chosen, source, faces, model, choice, (writer_name, suffix), mark)
     report = Report(facts=facts, damage=list(faces.problems))
-    path = chosen["report"] or report_path(output, shard, folder=isinstance(writer, ImageFolderWriter))
+    path = chosen["report"] or report_path(output, shard, folder=isinstance(writer, ImageFolderWriter) and not one)
     if isinstance(writer, ImageFolderWriter):
         report.facts["landmarks"]["digests"] = face_digests(faces, source)
     if job.resume:
@@ -125,7 +136,7 @@ def run(chosen: Mapping[str, Any]) -> tuple[Report, list[str]]:
         if redo is None and not chosen["force"]:
             checks.check_nothing_unknown(job.writer, output, source, part, written_ranges, part_name)
         job = replace(job, resume=redo is not None, redo=redo or frozenset())
-    report.outdated = frames_outdated(job, path, report.facts)
+    report.outdated = set() if one else frames_outdated(job, path, report.facts)
 
     def save() -> None:
         report.facts["writer"]["encoder"] = job.writer.description

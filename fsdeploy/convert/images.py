@@ -20,6 +20,9 @@ from fsdeploy.images import read_image
 class ImageFolderWriter(Writer):
     """Base of image writers. A subclass encodes pixels; its options hold `format` and `separate_mask`."""
 
+    only = ""
+    """Name of the one file that is written, where one image is converted into one; by the frame's name if empty."""
+
     @abstractmethod
     def encode_pixels(self, image: NDArray[np.uint8], xmp: bytes | None) -> bytes:
         """Encode (H, W, 3) BGR, (H, W, 4) BGRA or (H, W) grey pixels as a file's bytes, with XMP where possible."""
@@ -64,7 +67,7 @@ class ImageFolderWriter(Writer):
 
     def file_name(self, key: str) -> str:
         """Name of a frame's file, by the frame's own."""
-        return f"{Path(key).stem}.{self.options.format}"
+        return self.only or f"{Path(key).stem}.{self.options.format}"
 
     def records_there(self, folder: Path, part: str) -> list[Path]:
         """Files of earlier runs that hold something of many frames and tell that images of them are there.

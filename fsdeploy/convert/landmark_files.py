@@ -15,6 +15,8 @@ from fsdeploy.errors import FsdeployError, InputError
 from fsdeploy.faces.records import FaceRecord
 
 POINT_COUNTS = (4, 51, 68, 98)
+ONLY_FRAME = ""
+"""Key of the faces of a file that names no frame: they are those of the one frame there is."""
 _MAX_TEXT = 1 << 30
 
 Faces = dict[str, list[FaceRecord]]
@@ -48,6 +50,9 @@ def read_plain_landmarks(path: Path) -> Faces:
 
 def _from_json(text: str) -> Faces:
     data = json.loads(text)
+    if isinstance(data, list):
+        points = data and isinstance(data[0], list) and data[0] and isinstance(data[0][0], int | float)
+        data = {ONLY_FRAME: [data] if points else data}
     frames = data["frames"] if isinstance(data, dict) and "frames" in data else data
     if not isinstance(frames, dict):
         raise InputError("the outermost value must be an object of frames")
@@ -55,7 +60,8 @@ def _from_json(text: str) -> Faces:
     for key, faces in frames.items():
         if not isinstance(faces, list):
             raise InputError(f"frame '{key}' must hold a list of faces")
-        out[str(key)] = [_record(face, f"frame '{key}', face {number}") for number, face in enumerate(faces)]
+        where = f"frame '{key}', " if key else ""
+        out[str(key)] = [_record(face, f"{where}face {number}") for number, face in enumerate(faces)]
     return out
 
 

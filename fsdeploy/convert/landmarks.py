@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from fsdeploy.convert.frame import Frame
-from fsdeploy.convert.landmark_files import read_plain_landmarks
+from fsdeploy.convert.landmark_files import ONLY_FRAME, read_plain_landmarks
 from fsdeploy.errors import FsdeployError, InputError, NotAFaceError
 from fsdeploy.faces.alignments import read_alignments
 from fsdeploy.faces.png import read_header
@@ -96,6 +96,25 @@ class FaceIndex:
                 f"{self.source}: '{key}' is the name of a frame, and the place (from 0) of another: write names with "
                 f"their extension, '{names[places[key]]}'"
             )
+
+    def name_only_frame(self, names: Sequence[str] | None, source: Path) -> None:
+        """Give faces of which no frame is named to the one frame there is.
+
+        Args:
+            names: file names of the frames; None for a video.
+
+        Raises:
+            InputError: there are more frames than one.
+        """
+        if ONLY_FRAME not in self.frames:
+            return
+        if names is None or len(names) != 1:
+            raise InputError(
+                f"{self.source} names no frame, which will do for a single image only, not for {source}: "
+                "write a list of faces per frame, as docs/formats/landmarks.md describes"
+            )
+        self.frames = {names[0]: self.frames[ONLY_FRAME]}
+        self.__post_init__()
 
     def check_indices(self, count: int, source: Path) -> None:
         """Refuse landmarks by index of which none lies in a source of `count` frames.

@@ -112,10 +112,21 @@ def writer_for(output: Path) -> str:
     if suffix == ".gif":
         return "gif"
     if suffix in IMAGE_EXTENSIONS | UNREAD_IMAGES and not output.is_dir():
-        form = {".jpeg": "jpg", ".tiff": "tif"}.get(suffix, suffix[1:])
-        hint = f", and --set writer.opencv.format={form}" if suffix in IMAGE_EXTENSIONS else ""
+        hint = f", and --set writer.opencv.format={image_format(output)}" if suffix in IMAGE_EXTENSIONS else ""
         raise InputError(f"{output} names one image: give a folder{hint}")
     return "video" if suffix in CONTAINERS or suffix in VIDEO_EXTENSIONS else "opencv"
+
+
+def image_format(output: Path) -> str:
+    """The format option of image writers that a file name asks for."""
+    suffix = output.suffix.lower()
+    return {".jpeg": "jpg", ".tiff": "tif"}.get(suffix, suffix[1:])
+
+
+def is_one_image(source: Path, output: Path, writer: str | None) -> bool:
+    """Whether one image file is to become one."""
+    files = source.is_file() and not output.is_dir()
+    return files and writer in (None, "opencv") and {source.suffix.lower(), output.suffix.lower()} <= IMAGE_EXTENSIONS
 
 
 def parse_values(assignments: Iterable[str], config: Path | None = None) -> Values:

@@ -49,7 +49,7 @@ class FrameSource(Protocol):
 
 
 def open_source(path: Path) -> FrameSource:
-    """A video file or a folder of images.
+    """A video file, a folder of images or a single image.
 
     Raises:
         InputError: nothing there, of an unknown kind, unreadable, or without frames.
@@ -57,10 +57,14 @@ def open_source(path: Path) -> FrameSource:
     if path.is_dir():
         return ImageFolder(path)
     if not path.exists():
-        raise InputError(f"{path} does not exist: give a video file or a folder of images")
+        raise InputError(f"{path} does not exist: give a video file, a folder of images or an image")
+    if path.suffix.lower() in IMAGE_EXTENSIONS:
+        return SingleImage(path)
     if path.suffix.lower() not in VIDEO_EXTENSIONS:
         known = " ".join(sorted(VIDEO_EXTENSIONS))
-        raise InputError(f"{path} is no known video: give a folder of images or a file ending in {known}")
+        raise InputError(
+            f"{path} is no known video or image: give a folder of images, an image, or a file ending in {known}"
+        )
     return VideoFile(path)
 
 
@@ -86,9 +90,14 @@ class ImageFolder:
             known = " ".join(sorted(IMAGE_EXTENSIONS))
             hint = f"; {others[0]} is of a kind that is not read: save the frames as 16-bit .png" if others else ""
             raise InputError(f"{path} holds no images ({known}){hint}")
+        self._begin(path)
+
+    def _begin(self, path: Path) -> None:
         first = next((frame for frame in self.frames() if frame.image is not None), None)
         if first is None or first.image is None:
-            raise InputError(f"{path} holds no readable image: all {len(self.files)} are damaged")
+            problem = next((frame.error for frame in self.frames()), "")
+            many = f"{path} holds no readable image: all {len(self.files)} are damaged"
+            raise InputError(many if path.is_dir() else problem)
         height, width = first.image.shape[:2]
         self.info = SourceInfo(path, False, width, height, len(self.files))
 
@@ -103,6 +112,14 @@ class ImageFolder:
                 yield Frame(index, path.name, number, image, alpha)
             except InputError as error:
                 yield Frame(index, path.name, number, None, error=str(error))
+
+
+class SingleImage(ImageFolder):
+    """One image file: a source of one frame."""
+
+    def __init__(self, path: Path) -> None:
+        self.files = [path]
+        self._begin(path)
 
 
 def read_with_alpha(path: Path) -> tuple[NDArray[np.uint8], NDArray[np.uint8] | None]:
