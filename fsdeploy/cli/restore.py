@@ -61,11 +61,9 @@ def _print_points(points: list[RestorePoint], as_json: bool) -> None:
     if as_json:
         click.echo(json_text([dataclasses.asdict(point) for point in points]))
         return
-    from rich.table import Table
+    from fsdeploy.terminal import console, folding_table
 
-    from fsdeploy.terminal import console
-
-    table = Table("kind", "iteration", "saved", "optimizer", "state")
+    table = folding_table("kind", "iteration", "saved", "optimizer", "state")
     for point in points:
         saved = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(point.saved)) if point.saved else ""
         table.add_row(

@@ -29,7 +29,7 @@ _FOLDER = click.Path(path_type=Path, file_okay=True)
 @click.option("-m", "--model-dir", type=_FOLDER, required=True, help="The model's folder, new or existing.")
 @click.option(
     "-t", "--trainer", "plugin", cls=PluginOption, metavar="PLUGIN",
-    help="Model plugin of a new model: {names}. [default: that of the model's folder, else original]",
+    help="Model plugin: {names}. [default: that of the model's folder, else original]",
 )  # fmt: skip
 @click.option("-b", "--batch-size", type=click.IntRange(1, 1024), default=16, show_default=True, help="Faces per side.")
 @click.option("-i", "--iterations", type=click.IntRange(1), help="Iterations of this run. [default: until stopped]")

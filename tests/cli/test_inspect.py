@@ -18,6 +18,7 @@ import pytest
 from click.testing import CliRunner
 
 from fsdeploy.cli.config import config
+from fsdeploy.cli.describe import media
 from fsdeploy.cli.describe.tables import print_tables
 from fsdeploy.cli.inspect import inspect
 from fsdeploy.errors import FsdeployError, InputError
@@ -132,6 +133,18 @@ def test_a_folder_of_frames_counts_the_marked(tmp_path: Path) -> None:
     found = facts(tmp_path)
     assert (found["kind"], found["images"], found["marked_images"]) == ("folder of images", 2, 1)
     assert (found["width"], found["height"]) == (8, 6)
+
+
+def test_of_a_very_large_folder_the_first_images_are_looked_into(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(media, "_LOOKED_INTO", 2)
+    for name in ("1.bmp", "2.bmp", "3.bmp"):
+        cv2.imwrite(str(tmp_path / name), np.zeros((6, 8, 3), np.uint8))
+        with (tmp_path / name).open("ab") as stream:
+            stream.write(XMP)
+    found = facts(tmp_path)
+    assert (found["images"], found["marked_images"], found["looked_into"]) == (3, 2, 2)
 
 
 def test_a_video_and_its_mark(tmp_path: Path) -> None:

@@ -11,6 +11,8 @@ from fsdeploy.cli.describe.facts import Facts
 from fsdeploy.errors import FsdeployError, InputError, NotAFaceError
 
 _MAX_REPORT = 1 << 28
+_LOOKED_INTO = 1000
+"""Images of a folder that are searched for marks: an image without one is read to its end."""
 
 
 def png(path: Path) -> tuple[str, Facts]:
@@ -68,7 +70,8 @@ def image_folder(folder: Path) -> Facts | None:
         "first": files[0].name,
         "width": first["width"],
         "height": first["height"],
-        "marked_images": sum(read_mark(path) is not None for path in files),
+        "marked_images": sum(read_mark(path) is not None for path in files[:_LOOKED_INTO]),
+        "looked_into": _LOOKED_INTO if len(files) > _LOOKED_INTO else None,
         **_report(folder / "convert_report.json", folder),
     }
 
