@@ -125,8 +125,8 @@ def image_format(output: Path) -> str:
 
 def is_one_image(source: Path, output: Path, writer: str | None) -> bool:
     """Whether one image file is to become one."""
-    files = source.is_file() and not output.is_dir()
-    return files and writer in (None, "opencv") and {source.suffix.lower(), output.suffix.lower()} <= IMAGE_EXTENSIONS
+    files = source.is_file() and not output.is_dir() and writer in (None, "opencv", "pillow")
+    return files and {source.suffix.lower(), output.suffix.lower()} <= IMAGE_EXTENSIONS
 
 
 def parse_values(assignments: Iterable[str], config: Path | None = None) -> Values:

@@ -63,6 +63,7 @@ def test_an_image_becomes_a_folder_or_a_film_where_that_is_asked_for(tmp_path, d
     options = ("convert", "-m", dimmer, "-i", picture, "-l", bare, "-c", "none")
     assert fsdeploy(*options, "-o", tmp_path / "o")[0] == 0 and is_swapped(tmp_path / "o" / "picture.png")
     assert (tmp_path / "o" / "convert_report.json").exists()
+    assert fsdeploy(*options, "-o", tmp_path / "p.tif", "-w", "pillow")[0] == 0 and is_swapped(tmp_path / "p.tif")
     assert fsdeploy(*options, "-o", tmp_path / "o.mp4")[0] == 0 and (tmp_path / "o.mp4").exists()
 
 
