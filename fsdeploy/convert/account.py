@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -32,6 +33,7 @@ class Account:
         self._due = -math.inf
         try:
             self._earlier = path.read_bytes() if path.exists() else None
+            self._written_at = path.stat().st_mtime_ns if path.exists() else 0
         except OSError as error:
             raise InputError(f"cannot read {path}: {error.strerror or error}: move it away") from error
 
@@ -54,5 +56,6 @@ class Account:
             self.save()
         elif self._earlier is not None:
             write_bytes(self._path, self._earlier)
+            os.utime(self._path, ns=(self._written_at, self._written_at))  # images that are younger are in doubt
         elif self._path.exists():
             self._path.unlink()

@@ -132,7 +132,7 @@ def run(chosen: Mapping[str, Any]) -> tuple[Report, list[str]]:
     if isinstance(writer, ImageFolderWriter):
         report.facts["landmarks"]["digests"] = face_digests(faces, source)
     if job.resume:
-        redo = frames_to_redo(path, output, report.facts)
+        redo = frames_to_redo(job, path, report.facts)
         if redo is None and not chosen["force"]:
             checks.check_nothing_unknown(job.writer, output, source, part, written_ranges, part_name)
         job = replace(job, resume=redo is not None, redo=redo or frozenset())

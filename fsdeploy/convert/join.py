@@ -246,6 +246,7 @@ def merged_report(reports: list[dict[str, Any]], output: Path) -> dict[str, Any]
         "frames": frames,
         "faces": sum(report["faces"] for report in reports),
         "failed": [entry for report in reports for entry in report["failed"]],
+        "outdated": sorted({key for report in reports for key in report.get("outdated", ())}),
         "damage": [entry for report in reports for entry in report["damage"]],
         "output": str(output),
         "parts": len(reports),

@@ -14,6 +14,7 @@ from fsdeploy.convert.conversion import Conversion
 from fsdeploy.convert.frame import Frame
 from fsdeploy.convert.images import ImageFolderWriter
 from fsdeploy.convert.landmarks import FaceIndex
+from fsdeploy.convert.report import UNFINISHED
 from fsdeploy.convert.sources import FrameSource, VideoFile, frame_number
 from fsdeploy.errors import InputError
 from fsdeploy.faces.records import FaceRecord
@@ -22,22 +23,40 @@ Ranges = Sequence[tuple[int, int]]
 """Inclusive ranges of frame numbers; empty: all."""
 
 
-def frames_to_redo(account: Path, output: Path, facts: Mapping[str, Any]) -> frozenset[str] | None:
+def frames_to_redo(job: Conversion, account: Path, facts: Mapping[str, Any]) -> frozenset[str] | None:
     """Keys of the frames whose images cannot be kept; None when earlier runs left no report.
 
-    They are those that earlier runs failed at, or had yet to replace, and those whose faces have changed.
+    They are those that earlier runs failed at or may have failed at, or had yet to replace, and those whose faces have
+    changed.
 
     Args:
-        account: where this run's report lies; an earlier one is replaced.
-        output: the folder written to, in which shards leave a report each.
+        account: where this run's report lies; an earlier one is replaced. Shards leave a report each in their folder.
         facts: what this run's report says of model, settings, writer and faces.
 
     Raises:
         InputError: a report cannot be read, or what it tells of was made with something else.
     """
-    reports = {account, *(output.glob("convert_report*.json") if output.is_dir() else ())}
-    redo = [_to_redo(path, facts) for path in sorted(reports) if path.exists()]
-    return frozenset().union(*redo) if redo else None
+    folder = job.output if job.output.is_dir() else None
+    reports = {account, *(folder.glob("convert_report*.json") if folder else ())}
+    there = [path for path in sorted(reports) if path.exists()]
+    if not there:
+        return None
+    redo = frozenset().union(*(_to_redo(path, facts) for path in there))
+    own = [path for path in there if not job.part_name or path in (account, job.output / "convert_report.json")]
+    return redo | _written_after(job, [path for path in own if _was_killed(path)])
+
+
+def _was_killed(account: Path) -> bool:
+    return bool(json.loads(account.read_text("utf-8")).get("stopped") == UNFINISHED)
+
+
+def _written_after(job: Conversion, reports: Sequence[Path]) -> set[str]:
+    """Keys of the frames whose images are younger than the last report of a killed run: it may have failed at them."""
+    if not reports or not isinstance(job.writer, ImageFolderWriter) or not job.output.is_dir():
+        return set()
+    last = min(path.stat().st_mtime_ns for path in reports)
+    images = images_there(job.writer, job.output, job.source, job.part)
+    return {key for key, name in images if (job.output / name).stat().st_mtime_ns >= last}
 
 
 def frames_outdated(job: Conversion, account: Path, facts: Mapping[str, Any]) -> set[str]:
@@ -54,7 +73,7 @@ def frames_outdated(job: Conversion, account: Path, facts: Mapping[str, Any]) ->
     written = () if job.keep_unchanged else job.ranges
     replaced = {key for key in there if not written or within(frame_number(key), written)}
     try:
-        redo = frames_to_redo(account, job.output, facts)
+        redo = frames_to_redo(job, account, facts)
     except InputError:  # nobody asked to go on from those reports, and what is there is not of this run's kind
         redo = None
     return there if redo is None else replaced | (there & redo)

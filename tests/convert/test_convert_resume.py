@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 from drawn import colour_model, spec_landmarks, write_clip, write_landmarks
 
+from fsdeploy.convert import account
 from fsdeploy.convert.frame import OutputFullError
 from fsdeploy.convert.images import ImageFolderWriter
+from fsdeploy.convert.report import UNFINISHED
 
 FACE = spec_landmarks((32, 30), 22)
 NONSENSE = np.full((68, 2), 5.0)
@@ -234,3 +236,30 @@ def test_an_output_that_is_written_as_a_whole_cannot_be_resumed(tmp_path, dimmer
     code, _, err = fsdeploy("convert", "-m", dimmer, "-i", frames, "-o", tmp_path / name, "-l", faces, "--resume")
     assert code == 2 and name in err and "leave --resume out" in err and len(err.splitlines()) == 1
     assert sorted(tmp_path.iterdir()) == before
+
+
+def test_failures_that_a_killed_run_had_no_time_to_report_are_not_kept(
+    tmp_path, dimmer, fsdeploy, frames, monkeypatch
+) -> None:
+    out, faces = tmp_path / "o", landmarks(tmp_path / "l.json", bad=2)
+    common = ("convert", "-m", dimmer, "-i", frames, "-o", out, "-l", faces)
+    assert fsdeploy(*common, "-r", "0-0")[0] == 0
+    with monkeypatch.context() as killed:  # only the report at its start is written
+        killed.setattr(account, "EVERY_S", 3600.0)
+        killed.setattr(account.Account, "finish", lambda self, **named: None)
+        fsdeploy(*common, "--resume")
+    assert report_of(out)["failed"] == [] and report_of(out)["stopped"] == UNFINISHED and middle(out, 2) == 102
+    assert fsdeploy(*common, "--resume", "--on-error", "stop")[0] == 1
+    code, _, _ = fsdeploy(*common, "--resume")
+    assert code == 1 and [entry["frame"] for entry in report_of(out)["failed"]] == ["f_2.png"]
+    done = report_of(out)["frames"]  # the run before stopped at the failure: the frame behind it was still in doubt
+    assert (done["kept"], done["swapped"], done["failed"]) == (2, 1, 1)
+
+
+def test_a_joined_report_names_the_outdated_images_of_all_parts(tmp_path, dimmer, fsdeploy, frames) -> None:
+    faces, out = landmarks(tmp_path / "l.json"), tmp_path / "o"
+    common = ("convert", "-m", dimmer, "-i", frames, "-o", out, "-l", faces)
+    assert [fsdeploy(*common, "--shard", shard)[0] for shard in ("1/2", "2/2")] == [0, 0]
+    part = out / "convert_report.2of2.json"
+    part.write_text(json.dumps({**json.loads(part.read_text()), "outdated": ["f_3.png"]}))
+    assert fsdeploy("join", out, "-o", out)[0] == 0 and report_of(out)["outdated"] == ["f_3.png"]
