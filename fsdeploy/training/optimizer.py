@@ -144,12 +144,19 @@ class Optimizer:
 
     def backward(self, loss: Tensor) -> None:
         """Add the gradients of `loss` (a scalar), divided by the number of batches of an update."""
-        if self.nan_protection:
-            self.spoilt |= ~torch.isfinite(loss.detach())
+        self.note_loss(loss)
         loss = loss / self._config.gradient_accumulation
         if self.scaler is not None:
             loss = self.scaler.scale(loss)
         loss.backward()  # type: ignore[no-untyped-call]
+
+    def note_loss(self, loss: Tensor) -> None:
+        """Look at a loss (a scalar) that takes part in the next update, such as one joined from several processes.
+
+        With `nan_protection`, no update follows one that is not finite. Does not wait for the device.
+        """
+        if self.nan_protection:
+            self.spoilt |= ~torch.isfinite(loss.detach())
 
     @property
     def completes_update(self) -> bool:
@@ -178,18 +185,20 @@ class Optimizer:
             self.warmup.step()
 
     def _update(self) -> None:
-        if self.scaler is not None:  # skips by itself what is not finite
-            self.scaler.step(self.optimizer)
-            self.scaler.update()
-        elif not self.nan_protection:
-            self.optimizer.step()
-        elif self._skips_on_device:
-            # The kernel itself reads the flag: the host need not wait for the loss.
-            self.optimizer.found_inf = self.spoilt.float()  # type: ignore[attr-defined]
+        if self.nan_protection and self._skips_on_device:
+            # The kernel itself reads the flag: the host need not wait for the loss. With a scaler a gradient that is
+            # not finite costs this one update, which its own step would skip as well; it knows nothing of the loss.
+            skips = self.spoilt if self.scaler is None else self.spoilt | ~torch.isfinite(self.gradient_norm)
+            self.optimizer.found_inf = skips.float()  # type: ignore[attr-defined]
             self.optimizer.grad_scale = None  # type: ignore[attr-defined]
             self.optimizer.step()
-        elif not bool(self.spoilt):
-            self.optimizer.step()
+        elif not (self.nan_protection and bool(self.spoilt)):
+            if self.scaler is not None:  # skips by itself what is not finite
+                self.scaler.step(self.optimizer)
+            else:
+                self.optimizer.step()
+        if self.scaler is not None:
+            self.scaler.update()
 
     @property
     def _skips_on_device(self) -> bool:

@@ -165,6 +165,32 @@ def test_the_iteration_before_a_loss_that_is_not_finite_is_saved(
     resumed.close()
 
 
+def test_with_loss_scaling_too_the_iteration_before_is_saved(
+    tmp_path: Path, drawn_faces: Folders, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """float16: the scaler skips an update whose gradients are not finite, and these are."""
+
+    def scaled(folder: Path) -> Trainer:
+        trainer = start(folder, drawn_faces, PLAIN)
+        trainer.optimizer.scaler = torch.amp.GradScaler("cpu")
+        return trainer
+
+    run(scaled(tmp_path / "short"), 3)
+    trainer = scaled(tmp_path / "m")
+    real = trainer.optimizer.backward
+    monkeypatch.setattr(
+        trainer.optimizer, "backward", lambda loss: real(loss + torch.inf if trainer.iterations == 3 else loss)
+    )
+    monkeypatch.setattr("fsdeploy.training.train._FETCH_INTERVAL_S", 3600)
+    with pytest.raises(NonFiniteLossError, match="iteration 4"):
+        run(trainer, 9, save_interval=100)
+    assert "iteration 3 was saved" in caplog.text
+    expected, saved = (load_file(tmp_path / name / "two_sizes.safetensors") for name in ("short", "m"))
+    learned = [name for name in expected if "norm" not in name]
+    assert all(torch.equal(expected[name], saved[name]) for name in learned)
+    assert adam_steps(tmp_path / "m") == {3.0}
+
+
 def test_a_training_that_fell_apart_before_is_not_saved_over_a_good_one(
     tmp_path: Path, drawn_faces: Folders, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -239,6 +239,29 @@ def test_distributed_training_falls_back_to_one_device_with_a_warning(
         assert torch.equal(tensor, other)
 
 
+def test_a_loss_that_is_not_finite_in_another_process_ends_the_updates_of_this_one(
+    built: tuple[TwoSizesModel, LossCollator], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from fsdeploy.training.optimizer import Optimizer
+
+    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
+    monkeypatch.setattr(torch.distributed, "new_group", lambda **options: None)
+    model, loss = built
+    trainer = trainer_class("ddp")(model, TrainConfig((tmp_path, tmp_path), 4, False, False, False, False))
+    trainer.register_loss(loss)
+    optimizer = Optimizer(model.model, model.training.optimizer)
+
+    def train(others: float) -> dict[str, torch.Tensor]:
+        """Weights after a batch whose losses are so much in the other process, its gradients being finite."""
+        monkeypatch.setattr(torch.distributed, "all_reduce", lambda values: values.add_(others))
+        trainer.train_batch(*_ordered(model, optimizer))
+        return {name: parameter.detach().clone() for name, parameter in model.model.named_parameters()}
+
+    one, two, three, four = train(1.0), train(1.0), train(torch.inf), train(1.0)
+    assert any(not torch.equal(one[name], two[name]) for name in one)
+    assert all(torch.equal(two[name], other[name]) for other in (three, four) for name in two)
+
+
 def _ordered(model: TwoSizesModel, optimizer: Any) -> tuple[Any, ...]:
     inputs, targets, meta = batch(model, 4)
     return inputs, targets, optimizer, meta

@@ -5,12 +5,11 @@ from __future__ import annotations
 import copy
 import logging
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load, save
+from optimizer_steps import small_network, through_a_file, train
 from torch import Tensor, nn
 
 from fsdeploy.config.option import specs
@@ -79,27 +78,6 @@ def test_vectors_and_biases_take_no_weight_decay() -> None:
     made = Optimizer(network, OptimizerOptions(optimizer="adamw", weight_decay=0.1)).optimizer
     assert [group["weight_decay"] for group in made.param_groups] == [0.1, 0.0]
     assert all(p.ndim > 1 for p in made.param_groups[0]["params"])
-
-
-def small_network() -> nn.Sequential:
-    torch.manual_seed(1)
-    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 16, 3)).to(
-        memory_format=torch.channels_last
-    )
-
-
-def train(network: nn.Module, optimizer: Optimizer, batches: range) -> None:
-    for index in batches:
-        x = torch.randn(2, 3, 6, 6, generator=torch.Generator().manual_seed(index))
-        optimizer.backward(network(x).square().mean() * (1 + index % 3))
-        optimizer.step()
-
-
-def through_a_file(state: dict[str, Any]) -> dict[str, Any]:
-    import json
-
-    tensors = {name: tensor.contiguous() for name, tensor in state["tensors"].items()}
-    return {"tensors": load(save(tensors)), "metadata": json.loads(json.dumps(state["metadata"]))}
 
 
 @pytest.mark.parametrize("name", OPTIMIZER_NAMES)
@@ -178,49 +156,6 @@ def test_accumulating_two_batches_equals_one_batch_of_both() -> None:
         parts.step()
     for a, b in zip(one.parameters(), two.parameters(), strict=True):
         assert torch.allclose(a, b, atol=1e-6)
-
-
-@pytest.mark.parametrize("name", OPTIMIZER_NAMES)
-def test_a_loss_that_is_not_finite_never_reaches_the_weights(name: str) -> None:
-    network = small_network()
-    optimizer = Optimizer(network, OptimizerOptions(optimizer=name))
-    train(network, optimizer, range(2))
-    before = copy.deepcopy(network.state_dict())
-    optimizer.backward(network(torch.full((1, 3, 6, 6), torch.nan)).mean())
-    optimizer.step()
-    train(network, optimizer, range(2))
-    assert bool(optimizer.spoilt)
-    assert all(torch.equal(value, before[key]) for key, value in network.state_dict().items())
-
-
-@pytest.mark.parametrize("name", ["adam", "adamw"])
-def test_a_fused_kernel_skips_the_update_by_itself(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Optimizer, "_skips_on_device", True)
-    network, unbroken = small_network(), small_network()
-    optimizer = Optimizer(network, OptimizerOptions(optimizer=name))
-    train(network, optimizer, range(2))
-    train(unbroken, Optimizer(unbroken, OptimizerOptions(optimizer=name)), range(2))
-    optimizer.backward(network(torch.full((1, 3, 6, 6), torch.nan)).mean())
-    optimizer.step()
-    for one, two in zip(network.parameters(), unbroken.parameters(), strict=True):
-        assert torch.equal(one, two)
-
-
-def test_loss_scaling_halves_on_overflow_and_skips_the_update() -> None:
-    network = small_network()
-    optimizer = Optimizer(network, OptimizerOptions(), mixed_precision=True)
-    before = copy.deepcopy(network.state_dict())
-    optimizer.backward(network(torch.ones(1, 3, 6, 6)).mean())
-    network[0].weight.grad[0] = torch.inf
-    optimizer.step()
-    assert not bool(optimizer.spoilt)
-    assert optimizer.scaler.get_scale() == 32768
-    assert all(torch.equal(value, before[key]) for key, value in network.state_dict().items())
-    resumed = Optimizer(network, OptimizerOptions(), mixed_precision=True)
-    resumed.load_state_dict(through_a_file(optimizer.state_dict()))
-    assert resumed.scaler.get_scale() == 32768
-    plain = Optimizer(network, OptimizerOptions()).state_dict()
-    resumed.load_state_dict(plain)  # a run without a scaler has nothing to load
 
 
 def test_warm_up_rises_in_equal_steps_and_stays() -> None:

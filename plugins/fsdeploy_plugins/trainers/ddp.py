@@ -88,8 +88,11 @@ class Trainer(TrainerBase):
             with self.model.settings.autocast(inputs[0].device):
                 losses = side_losses(self.network, self.loss_func, inputs, targets, meta)
             optimizer.backward(torch.stack([loss.total for loss in losses]).sum())
+        averaged = self._averaged(losses)
+        # What is not finite in one process ends the updates of all: their weights must stay the same.
+        optimizer.note_loss(torch.stack([loss.total for loss in averaged]).sum())
         optimizer.step()
-        return self._averaged(losses)
+        return averaged
 
     def _averaged(self, losses: list[BatchLoss]) -> list[BatchLoss]:
         """The same losses averaged over the items of all processes: every value (1,)."""
