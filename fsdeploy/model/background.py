@@ -7,6 +7,8 @@ import threading
 from collections.abc import Callable
 from typing import Literal
 
+from fsdeploy.errors import InputError
+
 logger = logging.getLogger(__name__)
 
 Kind = Literal["save", "snapshot"]
@@ -71,12 +73,21 @@ class BackgroundWriter:
             return
         kind, error = failure
         if kind == "snapshot":
-            logger.warning("%s; training goes on without this snapshot", error)
+            logger.warning("%s; training goes on without this snapshot", _told(error), exc_info=_unforeseen(error))
             return
         self._failed_saves += 1
         if may_end and (not self.has_saved or self._failed_saves >= TOLERATED_SAVES):
             raise error
         logger.warning(
             "%s; training goes on, the last saved set is good, the next save tries again (%d failed in a row, "
-            "the run ends at %d)", error, self._failed_saves, TOLERATED_SAVES,
+            "the run ends at %d)", _told(error), self._failed_saves, TOLERATED_SAVES, exc_info=_unforeseen(error),
         )  # fmt: skip
+
+
+def _unforeseen(error: BaseException) -> BaseException | None:
+    """The error when it is none of a disk, a folder or memory, but one of the program: it is shown whole."""
+    return None if isinstance(error, InputError | OSError | MemoryError) else error
+
+
+def _told(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}" if _unforeseen(error) else str(error)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -231,19 +232,21 @@ class IO:
         """Copy what is to be saved, and return what writes it."""
         assert self._lock is not None
         self._lock.acquire()
-        lowest = self._plugin.state.lowest_avg_loss
-        is_best = self._note_history()
-        job = self._collect(optimizer)
-        keep = None if self.save_optimizer == "never" else self._optimizer_record
+        lowest, losses = self._plugin.state.lowest_avg_loss, self._uncompared + self._history
 
-        def write() -> None:
+        @contextmanager
+        def losses_count_once_saved() -> Iterator[None]:
             try:
-                self._write(job, is_best, keep)
-            except BaseException:
-                self._plugin.state.lowest_avg_loss = lowest  # no set on disk has the new one
+                yield
+            except BaseException:  # no set on disk has this average: the next save compares its losses again
+                self._plugin.state.lowest_avg_loss, self._uncompared = lowest, losses
                 raise
 
-        return write
+        with losses_count_once_saved():
+            is_best = self._note_history()
+            job = self._collect(optimizer)
+        keep = None if self.save_optimizer == "never" else self._optimizer_record
+        return losses_count_once_saved()(lambda: self._write(job, is_best, keep))
 
     def _collect(self, optimizer: SavableOptimizer | None) -> _Job:
         copied = None

@@ -94,6 +94,7 @@ def test_a_disk_that_is_full_for_a_while_is_warned_about_and_the_next_save_succe
     model.io.save()
     model.io.save()  # waits for the one before
     model.io.snapshot()
+    model.io._writes.join()
     assert caplog.text.count("No space left on device") == 2
     assert "the next save tries again" in caplog.text
     assert load_model(small_disk).iterations == 1
@@ -165,9 +166,44 @@ def test_a_lowest_average_counts_when_its_set_is_on_disk(tmp_path: Path, monkeyp
     assert model.state.lowest_avg_loss == 0.5
     folder.is_broken = False
     model.state.increment_iterations()
-    save(0.3)
+    save(0.4)
     model.close()
-    assert (model.state.lowest_avg_loss, FileSet(tmp_path, "tiny", ".bk").find().state["iterations"]) == (0.3, 2)
+    assert model.state.lowest_avg_loss == pytest.approx(0.3), "over the losses of the save that failed, too"
+    assert FileSet(tmp_path, "tiny", ".bk").find().state["iterations"] == 2
+
+
+def test_a_save_that_could_not_even_be_prepared_costs_no_backup(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = started(tmp_path)
+    model.io.save()
+    model.io._writes.join()
+    for _ in range(FEWEST_AVERAGED):
+        model.add_history([0.5])
+    with monkeypatch.context() as patch:
+        patch.setattr("fsdeploy.model.io.to_host", lambda *_: (_ for _ in ()).throw(InputError("no memory")))
+        model.io.save()
+    assert model.state.lowest_avg_loss == 0.0
+    model.state.increment_iterations()
+    model.io.save()
+    model.close()
+    backup = FileSet(tmp_path, "tiny", ".bk").find().state
+    assert (backup["iterations"], backup["lowest_avg_loss"]) == (2, 0.5)
+
+
+def test_an_error_of_the_program_in_a_background_save_is_shown_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = started(tmp_path)
+    model.io.save()
+    model.io._writes.join()
+    with monkeypatch.context() as patch:
+        patch.setattr("fsdeploy.model.io.to_host", lambda *_: {}["odd"])
+        model.io.save()
+    model.close()
+    record = next(record for record in caplog.records if "KeyError" in record.getMessage())
+    assert record.exc_info is not None
+    assert record.exc_info[0] is KeyError
 
 
 def test_space_for_weights_but_not_for_the_optimizer_keeps_the_last_good_set(small_disk: Path) -> None:
