@@ -7,12 +7,10 @@ import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO
 
 from fsdeploy.errors import InputError
-
-_CHUNK = 1 << 20
 
 
 def sha256(path: Path) -> str:
@@ -21,12 +19,9 @@ def sha256(path: Path) -> str:
         return sha256_of(stream)
 
 
-def sha256_of(stream: BinaryIO) -> str:
+def sha256_of(stream: BufferedReader) -> str:
     """Hex SHA-256 of what is left to read in an open file."""
-    digest = hashlib.sha256()
-    while chunk := stream.read(_CHUNK):
-        digest.update(chunk)
-    return digest.hexdigest()
+    return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def sync_folder(folder: Path) -> None:

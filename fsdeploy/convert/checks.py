@@ -200,13 +200,15 @@ def check_images(writer: Writer, output: Path, source: FrameSource) -> None:
             )
 
 
-def check_nothing_is_replaced(
+def check_nothing_is_there(
     writer: Writer,
     output: Path,
     source: FrameSource,
     part: tuple[int, int | None],
     ranges: Ranges,
     part_name: str = "",
+    *,
+    resuming: bool = False,
 ) -> None:
     """Refuse a folder that holds images of the names that would be written, or files that tell of such.
 
@@ -214,42 +216,21 @@ def check_nothing_is_replaced(
         part: first frame index and the one after the last: parts may share a folder.
         part_name: of a part, what its own files are told apart by.
         ranges: of frame numbers that are written; empty: all.
+        resuming: they were to be kept, but no report says how they were made.
 
     Raises:
         InputError: names the first such image.
     """
     if not isinstance(writer, ImageFolderWriter) or not output.is_dir():
         return
-    there = _there(writer, output, source, part, ranges, part_name)
-    if there:
-        raise InputError(
-            f"{there[0]} exists already: choose another folder, --resume to keep it, or --force to replace it"
-        )
-
-
-def check_nothing_unknown(
-    writer: Writer, output: Path, source: FrameSource, part: tuple[int, int | None], ranges: Ranges,
-    part_name: str = "",
-) -> None:  # fmt: skip
-    """Refuse to go on from images of which no report says how they were made. Arguments as above.
-
-    Raises:
-        InputError: names the first such image.
-    """
-    if not isinstance(writer, ImageFolderWriter) or not output.is_dir():
+    if writer.takes == "frames":
+        there = [output / name for _, name in images_there(writer, output, source, part, ranges)]
+    else:  # the names of patches say less of their frames than the file of their matrices
+        there = writer.records_there(output, part_name)
+    if not there:
         return
-    there = _there(writer, output, source, part, ranges, part_name)
-    if there:
+    if resuming:
         raise InputError(
             f"{there[0]} is there, but no report says how it was made: convert without --resume, with --force"
         )
-
-
-def _there(
-    writer: ImageFolderWriter, output: Path, source: FrameSource, part: tuple[int, int | None], ranges: Ranges,
-    part_name: str,
-) -> list[Path]:  # fmt: skip
-    """Files that frames would be written to, or that tell of such."""
-    if writer.takes != "frames":  # the names of patches say less of their frames than the file of their matrices
-        return writer.records_there(output, part_name)
-    return [output / name for _, name in images_there(writer, output, source, part, ranges)]
+    raise InputError(f"{there[0]} exists already: choose another folder, --resume to keep it, or --force to replace it")

@@ -100,7 +100,7 @@ def run(chosen: Mapping[str, Any]) -> tuple[Report, list[str]]:
     part_name = f"{shard.index}of{shard.of}" if shard else ""
     written_ranges = () if chosen["keep_unchanged"] else ranges
     if not (chosen["force"] or chosen["resume"] or one):
-        checks.check_nothing_is_replaced(writer, output, source, part, written_ranges, part_name)
+        checks.check_nothing_is_there(writer, output, source, part, written_ranges, part_name)
     model, look = _load_model(chosen), build_look(choice)
     try_look(look, model)
     job = Conversion(
@@ -134,7 +134,7 @@ def run(chosen: Mapping[str, Any]) -> tuple[Report, list[str]]:
     if job.resume:
         redo = frames_to_redo(job, path, report.facts)
         if redo is None and not chosen["force"]:
-            checks.check_nothing_unknown(job.writer, output, source, part, written_ranges, part_name)
+            checks.check_nothing_is_there(writer, output, source, part, written_ranges, part_name, resuming=True)
         job = replace(job, resume=redo is not None, redo=redo or frozenset())
     report.outdated = set() if one else frames_outdated(job, path, report.facts)
 

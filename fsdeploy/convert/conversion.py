@@ -47,4 +47,4 @@ class Conversion:
     resume: bool = False
     """Keep pictures that an earlier run has written, but for those of `redo`."""
     redo: frozenset[str] = frozenset()
-    """Keys of frames that failed in the earlier run."""
+    """Keys of frames whose pictures of earlier runs are not kept: failed, outdated, or of faces that have changed."""

@@ -41,6 +41,9 @@ class FaceIndex:
     """The folder of extracted faces that says which faces there are, alone or with an alignments file."""
 
     def __post_init__(self) -> None:
+        self._index_keys()
+
+    def _index_keys(self) -> None:
         self._by_stem: dict[str, str] = {}
         for key in self.frames:
             self._by_stem.setdefault(_stem(key), key)
@@ -114,7 +117,7 @@ class FaceIndex:
                 "write a list of faces per frame, as docs/formats/landmarks.md describes"
             )
         self.frames = {names[0]: self.frames[ONLY_FRAME]}
-        self.__post_init__()
+        self._index_keys()
 
     def check_indices(self, count: int, source: Path) -> None:
         """Refuse landmarks by index of which none lies in a source of `count` frames.
@@ -173,7 +176,7 @@ class FaceIndex:
         names = {key: new + key[len(old) :] for key in self.frames if _video_stem(key) == old}
         self.frames = {names.get(key, key): faces for key, faces in self.frames.items()}
         self.sizes = {names.get(key, key): size for key, size in self.sizes.items()}
-        self.__post_init__()
+        self._index_keys()
 
     def keep_only(
         self, chosen: FaceIndex, positions: Mapping[str, set[int]], places: Mapping[str, Sequence[int]]
@@ -205,9 +208,7 @@ class FaceIndex:
             return "an alignments file usually holds the faces of all frames: give it with --alignments"
         return f"{self.source} without --faces gives every face there is"
 
-    def unused(
-        self,
-    ) -> list[str]:
+    def unused(self) -> list[str]:
         """Keys with faces that no frame asked for."""
         return sorted(key for key, faces in self.frames.items() if faces and key not in self.used)
 

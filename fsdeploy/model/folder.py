@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +14,10 @@ from fsdeploy.model.base import ModelBase
 from fsdeploy.model.info import ModelInfo
 from fsdeploy.model.lock import FolderLock
 from fsdeploy.model.registry import model_class
-from fsdeploy.model.saved_set import ATTEMPTS, FileSet, model_names_in
+from fsdeploy.model.saved_set import FileSet, model_names_in
 from fsdeploy.model.state import State
 from fsdeploy.model.tensor_file import to_host, write_tensors
+from fsdeploy.model.weights import until_one_save
 
 
 def model_name_in(folder: Path) -> str:
@@ -55,16 +55,17 @@ def load_model(folder: Path, predict: bool = True) -> ModelBase:
         CorruptModelError: no set of the folder can be used.
         ReplacedError: it was saved anew each time it was tried.
     """
-    for attempt in count(1):
+
+    def load() -> ModelBase:
         model = model_class(model_name_in(folder))(folder, predict=predict)
         try:
             model.build()
-            return model
-        except ReplacedError:  # options and iterations were of the save before: start over
+        except ReplacedError:  # options and iterations were of the save before
             model.close()
-            if attempt == ATTEMPTS:
-                raise
-    raise AssertionError("unreachable")
+            raise
+        return model
+
+    return until_one_save(load)
 
 
 def write_model_folder(

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
-from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +20,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 _LISTED = 4
+
+T = TypeVar("T")
 
 
 def get_all_sub_models(model: nn.Module, models: list[nn.Module] | None = None) -> list[nn.Module]:
@@ -186,6 +187,20 @@ def read_weights(saved: SavedSet) -> dict[str, Tensor]:
     raise ReplacedError(f"{saved.weights.parent} was saved anew while it was read: try again")
 
 
+def until_one_save(read: Callable[[], T]) -> T:
+    """What `read` returns of a folder that a training may save into meanwhile, started over while it is told so.
+
+    Raises:
+        ReplacedError: the model was saved anew each time.
+    """
+    for _ in range(ATTEMPTS - 1):
+        try:
+            return read()
+        except ReplacedError:
+            continue
+    return read()
+
+
 def _read_source(source: Path, name: str) -> tuple[Path, str | None, dict[str, Tensor]]:
     """(file, name of its architecture, its tensors) of what `load_weights` names."""
     if source.is_dir():
@@ -202,12 +217,15 @@ def _read_folder(folder: Path, name: str) -> tuple[Path, str | None, dict[str, T
     if name not in names:
         what = f"a model of '{names[0]}'" if names else "no model"
         raise InputError(f"{folder} holds {what}, not one of '{name}': choose a model of the same plugin")
-    for attempt in count(1):
+
+    def read() -> tuple[Path, str | None, dict[str, Tensor]]:
         saved = find_saved_set(folder, name, with_optimizer=False)
+        tensors = read_weights(saved)
         try:
-            tensors = read_weights(saved)
             return saved.weights, read_metadata(saved.weights).get("model_name"), tensors
-        except (ReplacedError, CorruptModelError):  # the latter of metadata
-            if saved.is_in_place or attempt == ATTEMPTS:
+        except CorruptModelError as error:
+            if saved.is_in_place:
                 raise
-    raise AssertionError("unreachable")
+            raise ReplacedError(f"{folder} was saved anew while it was read: try again") from error
+
+    return until_one_save(read)

@@ -6,16 +6,13 @@ import logging
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from fsdeploy.errors import InputError
 from fsdeploy.training.memory import is_out_of_memory
-
-if TYPE_CHECKING:
-    from fsdeploy.training.train import Trainer
+from fsdeploy.training.train import NonFiniteLossError, Trainer
 
 logger = logging.getLogger(__name__)
 
@@ -69,8 +66,6 @@ def saving_on_errors(trainer: Trainer) -> Iterator[None]:
 
 
 def _rescue(trainer: Trainer, error: BaseException) -> None:
-    from fsdeploy.training.train import NonFiniteLossError
-
     if is_out_of_memory(error) or (error.__cause__ is not None and is_out_of_memory(error.__cause__)):
         trainer.optimizer.drop_gradients()  # the save needs room
         if trainer.device.type == "cuda":
